@@ -3,14 +3,32 @@
 import importlib
 import pkgutil
 import sys
+from typing import Annotated
 
 import typer
+from rich.text import Text
 
+import outpost
 from outpost.console import console
 from outpost.errors import OutpostError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Sensor nodes that hold their position alone.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        print(f"outpost {outpost.__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Sensor nodes that hold their position alone.")
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                          help="Show the version and exit.")] = False,
+) -> None:
+    pass
+
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}").register(app)
@@ -21,5 +39,5 @@ def main() -> None:
     try:
         app()
     except OutpostError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)

@@ -1,0 +1,43 @@
+# Every target is one command; `outpost --help` tells the rest.
+
+PYTHON ?= python3
+MODEL ?= motion
+OUTPOST = .venv/bin/outpost
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run model test torture bench lint lock doctor clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+venv:  ## .venv, from requirements.lock
+	@$(PYTHON) host_tools/bootstrap.py
+
+run: venv  ## train, convert, live 7 virtual days on real MicroPython, write the report
+	@$(OUTPOST) run $(ARGS)
+
+model: venv  ## build a model: MODEL=motion
+	@$(OUTPOST) build $(MODEL) $(ARGS)
+
+test: venv  ## everything that runs on this machine
+	@.venv/bin/python -m pytest $(ARGS)
+
+torture: venv  ## cut the power at every step of the flash ring
+	@$(OUTPOST) torture $(ARGS)
+
+bench: venv  ## benchmark tables
+	@$(OUTPOST) bench $(ARGS)
+
+lint: venv  ## ruff over everything
+	@.venv/bin/ruff check .
+
+lock: venv  ## write requirements.lock anew from pyproject.toml
+	@.venv/bin/python -m piptools compile -q --upgrade --allow-unsafe --generate-hashes \
+	    --no-header --no-emit-options --no-emit-index-url --no-emit-find-links \
+	    --no-emit-trusted-host --strip-extras --extra dev -o requirements.lock pyproject.toml
+
+doctor: venv  ## what is present, what is missing, how to get it
+	@$(OUTPOST) doctor
+
+clean:  ## remove what was built here; the shared cache stays
+	@rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Compilers and interpreters Outpost needs: found on the machine, or fetched into the cache."""
