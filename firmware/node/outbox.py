@@ -17,7 +17,8 @@ LANES = const(4)
 _FAIR = const(4)  # of so many batches one goes to the lane that has waited longest
 _PAGE = const(256)  # telemetry gathered in retained memory
 _LANE = const(32)  # Ring.SAVED numbers of four bytes
-_GATHERED = const(136)  # LANES * _LANE, then sequence and length of what is gathered
+_GATHERED = const(136)  # in save(): after the lanes, and sequence and length of what is gathered
+_FRAME = const(288)  # the longest record must fit
 
 SAVED = const(392)  # bytes of save()
 
@@ -34,7 +35,7 @@ class Outbox:
             self.lanes.append(Ring(device, first, shares[lane], lane, unit, random32))
             first += shares[lane]
         self._page = bytearray(_PAGE)
-        self._fill = 0
+        self._fill = self._waiting = 0
         self._turn = 0
 
     def mount(self, saved=None, clean=False):
@@ -57,14 +58,21 @@ class Outbox:
         # What had reached the ring before the node went down must not be appended twice.
         first, fill = unpack_from("<II", saved, LANES * _LANE)
         ring = self.lanes[TELEMETRY]
-        if fill > _PAGE or not first <= ring.next_seq:
+        if fill > _PAGE:
             return
-        at, flushed = 0, ring.next_seq - first
-        while at < fill and flushed:
-            at += saved[_GATHERED + at + 1] + 6
-            flushed -= 1
-        self._fill = max(0, fill - at)
-        self._page[:self._fill] = saved[_GATHERED + at:_GATHERED + at + self._fill]
+        flushed = 0
+        if unpack_from("<I", saved, TELEMETRY * _LANE)[0] == ring.epoch:
+            flushed = ring.next_seq - first
+        self._page[:] = saved[_GATHERED:_GATHERED + _PAGE]
+        self._fill = fill
+        for kind, time_s, payload in list(self._gathered()):
+            if flushed > 0:
+                at = len(payload) + 6
+                self._fill -= at
+                self._page[:self._fill] = self._page[at:at + self._fill]
+                flushed -= 1
+            else:
+                self._waiting += 1
 
     # --- in ---
 
@@ -77,7 +85,7 @@ class Outbox:
     def gather(self, kind, time_s, payload):
         """Telemetry that may wait in retained memory until a page of it is worth a program."""
         size = len(payload) + 6
-        if self._fill + size + 3 * self._count() + 3 > _PAGE:
+        if self._fill + size + 3 * self._waiting + 3 > _PAGE:
             self.flush()
         at = self._fill
         self._page[at] = kind
@@ -85,12 +93,13 @@ class Outbox:
         pack_into("<I", self._page, at + 2, time_s)
         self._page[at + 6:at + size] = payload
         self._fill += size
+        self._waiting += 1
 
     def flush(self):
         """Program what is gathered."""
         if self._fill:
             self.lanes[TELEMETRY].extend(self._gathered())
-            self._fill = 0
+            self._fill = self._waiting = 0
 
     def _gathered(self):
         at, page = 0, memoryview(self._page)
@@ -98,9 +107,6 @@ class Outbox:
             end = at + 6 + page[at + 1]
             yield page[at], unpack_from("<I", page, at + 2)[0], page[at + 6:end]
             at = end
-
-    def _count(self):
-        return sum(1 for _ in self._gathered())
 
     def prepare(self):
         """While idle: erase ahead, so that no put() has to."""
@@ -111,6 +117,8 @@ class Outbox:
 
     def batch(self, node, buf):
         """Lay the next batch into `buf`; return its length, 0 if nothing waits."""
+        if len(buf) < _FRAME:
+            raise ValueError("frame buffer of %d bytes, at least %d" % (len(buf), _FRAME))
         lane = self._choose()
         if lane < 0:
             return 0
@@ -143,7 +151,7 @@ class Outbox:
 
     def depth(self):
         """Records that wait."""
-        depth = self._count()
+        depth = self._waiting
         for ring in self.lanes:
             depth += ring.next_seq - 1 - ring.acked
         return depth

@@ -173,7 +173,7 @@ class Ring:
             tail = self._grid(tail)
             if not void:
                 break
-        self._tail = tail if solid else self.sector_size
+        self._tail = min(tail, self.sector_size) if solid else self.sector_size
 
     # --- write ---
 
