@@ -1,7 +1,22 @@
 /* features.c: integer features of one window of samples; no float, no heap, no divide instruction.
- * Part of module.c's translation unit, after model.h; the host compiles the same text for training.
+ * module.c includes it after model.h; the host compiles the same text for training.
+ *
+ * A signal is one channel, or the magnitude of neighbouring channels as a vector. Each row of
+ * OUTPOST_PLAN (generated, in model.h) names a signal and the statistics wanted of it; features
+ * come out row by row and within a row in the order of the bits below.
  */
-#include "features.h"
+#include <stdint.h>
+
+/* x: the samples of a signal, N: how many, m: their mean; every result saturates at 32767 */
+#define OUTPOST_MEAN          0x001u /* m = floor(sum x / N) */
+#define OUTPOST_DEVIATION     0x002u /* standard deviation: isqrt(sum (x - m)^2 / N) */
+#define OUTPOST_MAD           0x004u /* mean absolute deviation: sum |x - m| / N */
+#define OUTPOST_MIN           0x008u
+#define OUTPOST_MAX           0x010u
+#define OUTPOST_ENERGY        0x020u /* root of the mean energy: isqrt(sum x^2 / N) */
+#define OUTPOST_PEAK_TO_PEAK  0x040u /* max - min */
+#define OUTPOST_CROSSINGS     0x080u /* how often x goes from above m to not above it, or back */
+#define OUTPOST_JERK          0x100u /* isqrt(sum (x[i] - x[i-1])^2 / N) */
 
 #if OUTPOST_RAW
 
@@ -160,6 +175,7 @@ static int16_t *outpost_summarise(const struct outpost_signal *signal, const int
 #undef EMIT
 #undef WANTED
 
+/* Compute OUTPOST_FEATURES features of OUTPOST_WINDOW samples of OUTPOST_CHANNELS interleaved. */
 static void outpost_features(const int16_t *window, int16_t *out)
 {
     int16_t x[OUTPOST_WINDOW];

@@ -1,0 +1,84 @@
+"""Conversion: a fitted forest becomes model.h and model.c, by way of emlearn's inline C."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outpost.errors import OutpostError
+from outpost.features import header
+from outpost.recipe import MAX_FEATURES, Recipe
+from outpost.reference import integer_threshold
+
+MAX_TREES = 255  # votes are bytes
+KINDS = ("RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier")
+
+_VOTES = """
+/* Count the trees' votes for each class; return the class with most, the lowest of equal ones. */
+static int outpost_tree_votes(const int16_t *features, uint8_t *votes)
+{{
+    for (int i = 0; i < OUTPOST_CLASSES; i++) {{
+        votes[i] = 0;
+    }}
+{calls}
+    int winner = 0;
+    for (int i = 1; i < OUTPOST_CLASSES; i++) {{
+        if (votes[i] > votes[winner]) {{
+            winner = i;
+        }}
+    }}
+    return winner;
+}}
+"""
+
+
+class ConvertError(OutpostError):
+    """A model that can't become C under the rules of the device."""
+
+
+def trees_to_c(model: Any, features: int) -> str:
+    """Return C with `outpost_tree_votes` for a fitted forest on int16 features.
+
+    emlearn writes thresholds as truncated integers and compares with <, scikit-learn with <=; so
+    each is replaced by floor(t) + 1 in a copy first. Raises ConvertError naming what is too much.
+    """
+    kind = type(model).__name__
+    if kind not in KINDS:
+        raise ConvertError(f"{kind} can't be converted; allowed: {', '.join(KINDS)}")
+    if features > MAX_FEATURES:
+        raise ConvertError(f"{kind} has {features} features; at most {MAX_FEATURES} are allowed")
+    trees = len(getattr(model, "estimators_", [model]))
+    if trees > MAX_TREES:
+        raise ConvertError(f"{kind} has {trees} trees; at most {MAX_TREES} are allowed")
+    import emlearn
+
+    model = copy.deepcopy(model)
+    for estimator in getattr(model, "estimators_", [model]):
+        threshold = estimator.tree_.threshold
+        inner = estimator.tree_.children_left != -1
+        threshold[inner] = integer_threshold(threshold[inner]).astype(np.float64)
+    code = emlearn.convert(model, method="inline", dtype="int16_t").save(
+        name="outpost", include_proba=False)
+    functions, separator, _ = code.partition("int32_t outpost_predict(")
+    if not separator:
+        raise ConvertError("emlearn's C is not laid out as expected; 0.23.2 is the version known")
+    calls = "\n".join(f"    votes[outpost_tree_{i}(features, OUTPOST_FEATURES)]++;"
+                      for i in range(trees))
+    return functions.rstrip() + "\n" + _VOTES.format(calls=calls)
+
+
+def emit(recipe: Recipe, model: Any, folder: Path) -> list[Path]:
+    """Write model.h (shape and feature plan) and model.c (the trees) into `folder`."""
+    trees = len(getattr(model, "estimators_", [model]))
+    macros = [f"/* {recipe.name} {recipe.version}: generated from model.toml */",
+              f"#define OUTPOST_VERSION {recipe.version}",
+              f"#define OUTPOST_CLASSES {len(model.classes_)}",
+              f"#define OUTPOST_TREES {trees}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "model.h", folder / "model.c"]
+    texts = ["\n".join(macros) + "\n" + header(recipe),
+             '#include "model.h"\n' + trees_to_c(model, len(recipe.feature_names))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    return paths

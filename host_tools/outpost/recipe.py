@@ -1,0 +1,411 @@
+"""Recipes: `models/<name>/model.toml`, read into typed dataclasses and checked to the last key.
+
+Every error names the file and the key and says what is allowed there.
+"""
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from outpost.errors import OutpostError
+from outpost.paths import MODELS
+
+STANDARD_GRAVITY = 9.80665  # m/s² in one g
+
+# ST LSM6DSOX datasheet (DS12814), table 2: what one count means at each range.
+LSM6DSOX_MG = {2: 0.061, 4: 0.122, 8: 0.244, 16: 0.488}
+LSM6DSOX_MDPS = {125: 4.375, 250: 8.75, 500: 17.5, 1000: 35.0, 2000: 70.0}
+LSM6DSOX_RATES_HZ = (12.5, 26.0, 52.0, 104.0, 208.0, 417.0, 833.0, 1667.0, 3333.0, 6667.0)
+
+# Units of recordings, as multiples of the unit the sensor's datasheet counts in.
+ACCEL_UNITS_MG = {"mg": 1.0, "g": 1e3, "m/s2": 1e3 / STANDARD_GRAVITY}
+GYRO_UNITS_MDPS = {"mdps": 1.0, "dps": 1e3, "rad/s": 1e3 * 57.29577951308232}
+
+# In the order of the bits in firmware/native/features.h, which is the order they come out in.
+STATISTICS = ("mean", "deviation", "mad", "min", "max", "energy", "peak_to_peak", "crossings",
+              "jerk")
+MAX_FEATURES = 127
+MAX_WINDOW = 1024
+SOURCES = ("aeon:BasicMotions", "sklearn:digits")
+POST_METHODS = ("majority", "decay")
+CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "latency_us", "energy_uj",
+                 "life_days")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+class RecipeError(OutpostError):
+    """A model.toml that does not say what it must, or says it wrongly."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One column of the recordings; `counts` is how many sensor counts one of its units is."""
+
+    name: str
+    unit: str
+    counts: float
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the node samples: channels in order, rate and the window a decision looks at."""
+
+    channels: tuple[Channel, ...]
+    window: int  # samples
+    hop: int  # samples from the start of one window to the next
+    rate_hz: float | None  # None: rows without time, such as images
+    sensor: str | None
+    accel_range_g: int | None
+    gyro_range_dps: int | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The channels' names, in order."""
+        return tuple(channel.name for channel in self.channels)
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """Statistics of one signal: a channel (count 1) or the magnitude of `count` neighbours."""
+
+    name: str
+    first: int
+    count: int
+    statistics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the forest sees of a window: its samples as they are, or statistics of signals."""
+
+    raw: bool
+    rows: tuple[FeatureRow, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the recordings come from and how they are split."""
+
+    source: str | None
+    path: Path | None
+    rate_hz: float | None  # of recordings that do not say it themselves
+    test: float  # share of recordings held out, where the source has no published split
+    seed: int
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Limits of the random forest; None leaves scikit-learn's default."""
+
+    trees: int
+    depth: int | None
+    leaves: int | None
+    leaf_samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Post:
+    """Smoothing of decisions: majority of the last `window`, or votes that fade by `decay`."""
+
+    method: str
+    window: int
+    decay: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole model.toml."""
+
+    file: Path
+    name: str
+    version: int
+    classes: tuple[str, ...] | None
+    data: Data
+    signal: Signal
+    features: Features
+    forest: Forest
+    post: Post
+    tiers: dict[str, str] = field(default_factory=dict)
+    contract: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the features in the order in which the C code writes them."""
+        if self.features.raw:
+            names = self.signal.names
+            return [f"{name}[{i}]" for i in range(self.signal.window) for name in names]
+        return [f"{row.name}.{statistic}" for row in self.features.rows
+                for statistic in row.statistics]
+
+
+_KINDS = {str: "a string", int: "a whole number", float: "a number", list: "a list",
+          dict: "a table", bool: "true or false"}
+_MISSING = object()
+
+
+class _Table:
+    """One TOML table, whose keys are taken one by one; what is left over is an error."""
+
+    def __init__(self, file: Path, path: str, values: Any) -> None:
+        self.file, self.path = file, path
+        if not isinstance(values, dict):
+            raise RecipeError(f"{file}: [{path}] must be a table")
+        self.values = dict(values)
+        self.known: list[str] = []
+
+    def fail(self, key: str, problem: str) -> RecipeError:
+        return RecipeError(f"{self.file}: [{self.path}] {key}: {problem}" if self.path
+                           else f"{self.file}: {key}: {problem}")
+
+    def take(self, key: str, kind: type, default: Any = _MISSING) -> Any:
+        self.known.append(key)
+        if key not in self.values:
+            if default is _MISSING:
+                raise self.fail(key, f"is missing; it must be {_KINDS[kind]}")
+            return default
+        value = self.values.pop(key)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.fail(key, f"is {value!r}; it must be {_KINDS[kind]}")
+        return value
+
+    def number(self, key: str, kind: type, low: float, high: float,
+               default: Any = _MISSING) -> Any:
+        value = self.take(key, kind, default)
+        if value is not None and not low <= value <= high:
+            raise self.fail(key, f"is {value}; allowed: {low} to {high}")
+        return value
+
+    def choice(self, key: str, kind: type, allowed: Any, default: Any = _MISSING) -> Any:
+        value = self.take(key, kind, default)
+        if value is not None and value not in allowed:
+            raise self.fail(key, f"is {value!r}; allowed: {', '.join(map(str, allowed))}")
+        return value
+
+    def strings(self, key: str, allowed: Any = None, default: Any = _MISSING) -> Any:
+        values = self.take(key, list, default)
+        if values is default:
+            return values
+        if not values:
+            raise self.fail(key, "is empty")
+        for value in values:
+            if not isinstance(value, str):
+                raise self.fail(key, f"has {value!r} in it; only strings are allowed")
+            if allowed is not None and value not in allowed:
+                raise self.fail(key, f"has {value!r} in it{_meant(value, allowed)}; "
+                                     f"allowed: {', '.join(allowed)}")
+            if values.count(value) > 1:
+                raise self.fail(key, f"has {value!r} twice")
+        return tuple(values)
+
+    def table(self, key: str, required: bool = True) -> "_Table":
+        values = self.take(key, dict, _MISSING if required else {})
+        return _Table(self.file, f"{self.path}.{key}" if self.path else key, values)
+
+    def finish(self) -> None:
+        for key in self.values:
+            raise self.fail(key, f"is not known{_meant(key, self.known)}; "
+                                 f"allowed here: {', '.join(self.known)}")
+
+
+def _meant(word: str, allowed: Any) -> str:
+    close = difflib.get_close_matches(word, allowed, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def find(model: str) -> Path:
+    """Return the model.toml meant by `model`: a name under models/, a folder, or the file itself.
+
+    Raises RecipeError with the names there are when nothing fits.
+    """
+    for path in (Path(model), Path(model) / "model.toml", MODELS / model / "model.toml"):
+        if path.is_file():
+            return path
+    names = sorted(path.parent.name for path in MODELS.glob("*/model.toml"))
+    raise RecipeError(f"no model {model!r}{_meant(model, names)}; there are: {', '.join(names)} "
+                      "(or give the path of a model.toml)")
+
+
+def load(file: Path) -> Recipe:
+    """Read and check one model.toml.
+
+    Raises RecipeError naming the file and the key, and what is allowed there.
+    """
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: not valid TOML: {error}") from error
+    top = _Table(file, "", values)
+
+    model = top.table("model")
+    name = model.take("name", str)
+    if not NAME.fullmatch(name):
+        raise model.fail("name", f"is {name!r}; allowed: small letters, digits and _, at most 32, "
+                                 "a letter first")
+    version = model.number("version", int, 1, 65535)
+    classes = model.strings("classes", default=None)
+    if classes is not None and not 2 <= len(classes) <= 255:
+        raise model.fail("classes", f"has {len(classes)} names; allowed: 2 to 255")
+    model.finish()
+
+    signal = _signal(top.table("signal"))
+    recipe = Recipe(
+        file=file, name=name, version=version, classes=classes,
+        data=_data(top.table("data"), file.parent), signal=signal,
+        features=_features(top.table("features"), signal),
+        forest=_forest(top.table("forest", required=False)),
+        post=_post(top.table("post", required=False)),
+        tiers=_tiers(top.table("tiers", required=False)),
+        contract=_contract(top.table("contract", required=False)),
+    )
+    top.finish()
+    features = recipe.feature_names
+    if len(features) > MAX_FEATURES:
+        raise RecipeError(f"{file}: [features] makes {len(features)} features; at most "
+                          f"{MAX_FEATURES} are allowed: {features[MAX_FEATURES]!r} is the first "
+                          "too many")
+    return recipe
+
+
+def _data(table: _Table, folder: Path) -> Data:
+    source = table.choice("source", str, SOURCES, None)
+    path = table.take("path", str, None)
+    if (source is None) == (path is None):
+        raise table.fail("source", "give either source or path; allowed sources: "
+                                   f"{', '.join(SOURCES)}; path is a folder of .csv or .npz files")
+    data = Data(source=source, path=None if path is None else folder / path,
+                rate_hz=table.number("rate_hz", float, 0.01, 1e6, None),
+                test=table.number("test", float, 0.05, 0.95, 0.3),
+                seed=table.number("seed", int, 0, 2**32 - 1, 1))
+    table.finish()
+    return data
+
+
+def _signal(table: _Table) -> Signal:
+    sensor = table.choice("sensor", str, ("lsm6dsox",), None)
+    accel = gyro = None
+    if sensor == "lsm6dsox":
+        accel = table.choice("accel_range_g", int, LSM6DSOX_MG, 4)
+        gyro = table.choice("gyro_range_dps", int, LSM6DSOX_MDPS, 2000)
+        rate_hz = table.choice("rate_hz", float, LSM6DSOX_RATES_HZ)
+    else:
+        rate_hz = table.number("rate_hz", float, 0.01, 1e6, None)
+    window = table.number("window", int, 1, MAX_WINDOW)
+    hop = table.number("hop", int, 1, MAX_WINDOW, window)
+    columns = table.table("channels")
+    channels = tuple(_channel(columns, name, accel, gyro) for name in list(columns.values))
+    if not 1 <= len(channels) <= 255:
+        raise table.fail("channels", f"has {len(channels)} channels; allowed: 1 to 255")
+    columns.finish()
+    table.finish()
+    return Signal(channels, window, hop, rate_hz, sensor, accel, gyro)
+
+
+def _channel(columns: _Table, name: str, accel: int | None, gyro: int | None) -> Channel:
+    """Read `name = "unit"` of a known sensor, or `name = { unit = "V", lsb = 0.001 }`."""
+    if not NAME.fullmatch(name) or name in ("time_ms", "label"):
+        raise columns.fail(name, "is not a name for a channel; allowed: small letters, digits and "
+                                 "_, at most 32, a letter first, not time_ms or label")
+    if isinstance(columns.values[name], dict):
+        table = columns.table(name)
+        unit = table.take("unit", str)
+        lsb = table.take("lsb", float)
+        if lsb <= 0:
+            raise table.fail("lsb", f"is {lsb}; it is the size of one sensor count in {unit}, "
+                                    "greater than 0")
+        table.finish()
+        return Channel(name, unit, 1 / lsb)
+    unit = columns.take(name, str)
+    if unit == "count":
+        return Channel(name, unit, 1.0)
+    if accel is not None and unit in ACCEL_UNITS_MG:
+        return Channel(name, unit, ACCEL_UNITS_MG[unit] / LSM6DSOX_MG[accel])
+    if gyro is not None and unit in GYRO_UNITS_MDPS:
+        return Channel(name, unit, GYRO_UNITS_MDPS[unit] / LSM6DSOX_MDPS[gyro])
+    units = [*ACCEL_UNITS_MG, *GYRO_UNITS_MDPS] if accel is not None else []
+    raise columns.fail(name, f"is {unit!r}; allowed: {', '.join(['count', *units])}, or a table "
+                             "with unit and lsb (the size of one sensor count in that unit)")
+
+
+def _features(table: _Table, signal: Signal) -> Features:
+    if table.choice("kind", str, ("statistics", "raw"), "statistics") == "raw":
+        table.finish()
+        return Features(raw=True, rows=())
+    if signal.window < 2:
+        raise table.fail("kind", "statistics need a window of at least 2 samples")
+    names = signal.names
+    rows = []
+    channels = table.table("channels", required=False)
+    default = channels.strings("*", STATISTICS, ())
+    for i, name in enumerate(names):
+        rows.append(FeatureRow(name, i, 1, channels.strings(name, STATISTICS, default)))
+    channels.finish()
+    magnitudes = table.table("magnitudes", required=False)
+    for name in list(magnitudes.values):
+        if not NAME.fullmatch(name) or name in names:
+            raise magnitudes.fail(name, "is not a name for a magnitude; allowed: small letters, "
+                                        "digits and _, at most 32, not a channel's name")
+        row = magnitudes.table(name)
+        of = row.strings("of", names)
+        first = names.index(of[0])
+        if not 2 <= len(of) <= 3 or of != names[first:first + len(of)]:
+            raise row.fail("of", f"is {', '.join(of)}; allowed: two or three channels that stand "
+                                 f"side by side in [signal.channels] ({', '.join(names)})")
+        rows.append(FeatureRow(name, first, len(of), row.strings("statistics", STATISTICS)))
+        row.finish()
+    table.finish()
+    order = STATISTICS.index
+    rows = [FeatureRow(row.name, row.first, row.count, tuple(sorted(row.statistics, key=order)))
+            for row in rows if row.statistics]
+    if not rows:
+        raise table.fail("channels", "no statistic is asked for; allowed: "
+                                     f"{', '.join(STATISTICS)}")
+    return Features(raw=False, rows=tuple(rows))
+
+
+def _forest(table: _Table) -> Forest:
+    forest = Forest(trees=table.number("trees", int, 1, 255, 10),
+                    depth=table.number("depth", int, 1, 32, None),
+                    leaves=table.number("leaves", int, 2, 65536, None),
+                    leaf_samples=table.number("leaf_samples", int, 1, 65536, 1),
+                    seed=table.number("seed", int, 0, 2**32 - 1, 1))
+    table.finish()
+    return forest
+
+
+def _post(table: _Table) -> Post:
+    post = Post(method=table.choice("method", str, POST_METHODS, "majority"),
+                window=table.number("window", int, 1, 15, 1),
+                decay=table.number("decay", float, 0.0, 1.0, 0.5))
+    table.finish()
+    return post
+
+
+def _tiers(table: _Table) -> dict[str, str]:
+    tiers = {key: table.take(key, str, None) for key in ("gate", "main", "heavy")}
+    table.finish()
+    return {key: value for key, value in tiers.items() if value is not None}
+
+
+def _contract(table: _Table) -> dict[str, Any]:
+    """Demands by name; `bytes` may be a table with one figure an architecture."""
+    contract: dict[str, Any] = {}
+    for key in CONTRACT_KEYS:
+        if isinstance(table.values.get(key), dict) and key == "bytes":
+            sizes = table.table(key)
+            contract[key] = {arch: sizes.number(arch, int, 1, 2**24)
+                             for arch in list(sizes.values)}
+        else:
+            most = 1.0 if key in ("accuracy", "worst_class") else 1e9
+            value = table.number(key, float, 0.0, most, None)
+            if value is not None:
+                contract[key] = value
+    table.finish()
+    return contract
