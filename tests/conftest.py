@@ -27,9 +27,9 @@ def on_micropython(micropython: Path, tmp_path: Path) -> Callable[..., str]:
 
     def run(code: str, path: list[Path] | tuple[Path, ...] = (), timeout_s: float = 60) -> str:
         folders = [str(FIRMWARE), *map(str, path), ".frozen"]
-        done = subprocess.run([micropython, "-c", code], cwd=tmp_path, timeout=timeout_s, text=True,
-                              capture_output=True, env={"MICROPYPATH": ":".join(folders)},
-                              check=False)
+        done = subprocess.run([micropython, "-c", code], cwd=tmp_path, timeout=timeout_s,
+                              text=True, capture_output=True, check=False,
+                              env={"MICROPYPATH": ":".join(folders)})
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -70,7 +70,7 @@ def _one_line(text: str) -> Iterator[tuple[str, str, list[str], str]]:
 
 
 def _deb822(text: str) -> Iterator[tuple[str, str, list[str], str]]:
-    """Read the newer form: stanzas of `Types:`, `URIs:`, `Suites:`, `Components:`, `Signed-By:`."""
+    """Read the newer form: stanzas of `Types:`, `URIs:`, `Suites:`, `Components:` and more."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     for stanza in "\n".join(lines).split("\n\n"):
         fields: dict[str, str] = {}

@@ -48,8 +48,9 @@ def micropython() -> Path:
         path = Path(named).expanduser().absolute()
         fault = probe(path)
         if fault:
-            raise ToolchainError(f"$MICROPYTHON is {path}, but {fault}. Unset it to have MicroPython "
-                                 f"{VERSION} built, or point it at the unix port of 1.24 or newer")
+            raise ToolchainError(f"$MICROPYTHON is {path}, but {fault}. Unset it to have "
+                                 f"MicroPython {VERSION} built, or point it at the unix port of "
+                                 "1.24 or newer")
         return path
     found = shutil.which("micropython")
     if found and not probe(Path(found)):
