@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from outpost.errors import OutpostError
 from outpost.paths import FIRMWARE
 
 HERE = Path(__file__).parent
@@ -70,9 +71,9 @@ class Run(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException],
                      style: str | None = None) -> str:
         """Show the script's own words; no traceback of this runner."""
-        if isinstance(excinfo.value, ScriptFailed):
+        if isinstance(excinfo.value, ScriptFailed | OutpostError):
             return f"{self.path.relative_to(HERE)} under {self.name}: {excinfo.value}"
-        return str(super().repr_failure(excinfo, style))
+        return str(super().repr_failure(excinfo, "short"))
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Name the test in pytest's report."""

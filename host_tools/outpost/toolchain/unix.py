@@ -97,6 +97,18 @@ def probe(path: Path) -> str:
     return ""
 
 
+def can_compile(folder: Path) -> bool:
+    """Return whether gcc is there and makes a program, in scratch `folder`."""
+    program = "#include <math.h>\n#include <stdio.h>\nint main(void) { return 0; }\n"
+    try:
+        done = subprocess.run(["gcc", "-xc", "-", "-lm", "-o", str(folder / "compiled")],
+                              input=program, text=True, capture_output=True, check=False)
+    except OSError:
+        return False
+    (folder / "compiled").unlink(missing_ok=True)
+    return done.returncode == 0
+
+
 def _recipe() -> str:
     """Return a short hash of everything the build depends on."""
     parts = [PACKAGE_VERSION, MANIFEST, *OPTIONS, _ffi()]
@@ -125,9 +137,8 @@ def _fetch(folder: Path) -> None:
 
 def _build(folder: Path) -> None:
     """Build the unix port into `folder`."""
-    missing = [tool for tool in ("make", "gcc") if not shutil.which(tool)]
-    if missing:
-        raise ToolchainError(f"building MicroPython needs {' and '.join(missing)}: "
+    if not shutil.which("make") or not can_compile(folder):
+        raise ToolchainError("building MicroPython needs make, gcc and the C library's headers: "
                              "sudo apt install build-essential")
     tree = source()
     manifest = folder / "manifest.py"
