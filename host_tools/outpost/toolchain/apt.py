@@ -95,31 +95,36 @@ def _keyring(signed_by: str) -> str:
     return signed_by if signed_by.startswith("/") and "\n" not in signed_by else ""
 
 
-def distribution(os_release: Path = OS_RELEASE) -> tuple[str, str]:
-    """Return ("debian" or "ubuntu", the code name of the installed release)."""
-    fields = {}
-    if os_release.is_file():
-        for line in os_release.read_text().splitlines():
-            name, _, value = line.partition("=")
-            fields[name] = value.strip('"')
-    family = fields.get("ID", "")
-    if family not in SUITES:
-        raise AptError(f"{fields.get('PRETTY_NAME', 'this system')} is neither Debian nor Ubuntu: "
-                       "packages can't be fetched through apt here")
-    return family, fields.get("VERSION_CODENAME", "")
+def _os_release(path: Path) -> dict[str, str]:
+    """Return the fields that say which system this is."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    pairs = (line.partition("=") for line in lines)
+    return {name: value.strip('"') for name, _, value in pairs}
+
+
+def family(os_release: Path = OS_RELEASE) -> str:
+    """Return "debian" or "ubuntu"; raise AptError on any other system."""
+    fields = _os_release(os_release)
+    if not available() or fields.get("ID") not in SUITES:
+        name = fields.get("PRETTY_NAME", "this system")
+        raise AptError("Outpost fetches its toolchain through apt on Debian and Ubuntu, and "
+                       f"{name} is neither. Install MicroPython's unix port, 1.24 or newer, and set "
+                       "$MICROPYTHON to its path")
+    return fields["ID"]
 
 
 def mirror(etc: Path = ETC, os_release: Path = OS_RELEASE) -> Mirror:
     """Return the archive this machine installs its own release from."""
-    family, codename = distribution(os_release)
+    name = family(os_release)
+    codename = _os_release(os_release).get("VERSION_CODENAME", "")
     names = {codename, "stable", "testing", "unstable", "sid"} - {""}
     for uri, suite, components, signed_by in entries(etc):
         if suite in names and "main" in components and not uri.startswith(("cdrom:", "file:")):
             if not signed_by:
-                default = Path(f"/usr/share/keyrings/{family}-archive-keyring.gpg")
+                default = Path(f"/usr/share/keyrings/{name}-archive-keyring.gpg")
                 signed_by = str(default) if default.is_file() else ""
             return Mirror(uri, signed_by)
-    raise AptError(f"no archive of {family} {codename} in {etc}/sources.list or "
+    raise AptError(f"no archive of {name} {codename} in {etc}/sources.list or "
                    f"{etc}/sources.list.d: add one there, or set $MICROPYTHON to a MicroPython "
                    "(unix port, 1.24 or newer)")
 
@@ -128,20 +133,15 @@ class _Apt:
     """apt-get with our own configuration, lists and archives under the cache."""
 
     def __init__(self) -> None:
-        if not available():
-            raise AptError("this system has no apt-get. Outpost fetches its toolchain through apt "
-                           "on Debian and Ubuntu; elsewhere, install MicroPython (unix port, 1.24 "
-                           "or newer) and point $MICROPYTHON at it")
-        family, _ = distribution()
         source = mirror()
-        self.suite = SUITES[family]
+        self.suite = SUITES[family()]
         self.folder = cache.root() / "apt" / self.suite
         for name in ("lists/partial", "archives/partial", "empty"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         status = self.folder / "status"
         status.touch()
         option = f"[signed-by={source.signed_by}] " if source.signed_by else ""
-        rest = f"{option}{source.uri} {self.suite} {COMPONENTS[family]}\n"
+        rest = f"{option}{source.uri} {self.suite} {COMPONENTS[family()]}\n"
         self.sources = self.folder / "sources.list"
         self.config = self.folder / "apt.conf"
         self.text = f"deb {rest}deb-src {rest}"

@@ -19,8 +19,7 @@ from outpost.errors import OutpostError
 from outpost.toolchain import apt
 from outpost.toolchain.make import make
 
-VERSION = "1.25.0"
-PACKAGE_VERSION = f"{VERSION}+ds-1"  # Debian trixie
+PACKAGE = {"debian": "1.25.0+ds-1", "ubuntu": "1.26.1+ds-1"}  # in the suites of apt.SUITES
 OLDEST = (1, 24)
 
 MANIFEST = 'include("$(MPY_DIR)/extmod/asyncio")\n'
@@ -48,19 +47,23 @@ def micropython() -> Path:
         path = Path(named).expanduser().absolute()
         fault = probe(path)
         if fault:
-            raise ToolchainError(f"$MICROPYTHON is {path}, but {fault}. Unset it to have "
-                                 f"MicroPython {VERSION} built, or point it at the unix port of "
-                                 "1.24 or newer")
+            raise ToolchainError(f"$MICROPYTHON is {path}, but {fault}. Unset it to have one "
+                                 "built, or point it at the unix port of 1.24 or newer")
         return path
     found = shutil.which("micropython")
     if found and not probe(Path(found)):
         return Path(found)
-    return cache.item(f"toolchain/micropython-{VERSION}-{_recipe()}", _build) / "micropython"
+    return cache.item(f"toolchain/micropython-{version()}-{_recipe()}", _build) / "micropython"
 
 
 def source() -> Path:
     """Return MicroPython's source tree as the distribution ships it; don't write into it."""
-    return cache.item(f"toolchain/micropython-source-{PACKAGE_VERSION}", _fetch)
+    return cache.item(f"toolchain/micropython-source-{version()}", _fetch)
+
+
+def version() -> str:
+    """Return the MicroPython that is built here, "1.25.0" for instance."""
+    return PACKAGE[apt.family()].partition("+")[0]
 
 
 def mpy_cross() -> Path:
@@ -111,7 +114,7 @@ def can_compile(folder: Path) -> bool:
 
 def _recipe() -> str:
     """Return a short hash of everything the build depends on."""
-    parts = [PACKAGE_VERSION, MANIFEST, *OPTIONS, _ffi()]
+    parts = [PACKAGE[apt.family()], MANIFEST, *OPTIONS, _ffi()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
@@ -128,7 +131,7 @@ def _ffi() -> str:
 def _fetch(folder: Path) -> None:
     """Unpack the source package into `folder`."""
     with steps("fetching MicroPython's sources"):
-        apt.source("micropython", PACKAGE_VERSION, folder)
+        apt.source("micropython", PACKAGE[apt.family()], folder)
     # left out of the distribution's tarball, and asked for by the makefiles
     readme = folder / "lib/micropython-lib/README.md"
     readme.parent.mkdir(parents=True, exist_ok=True)
