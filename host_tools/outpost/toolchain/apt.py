@@ -108,8 +108,8 @@ def family(os_release: Path = OS_RELEASE) -> str:
     if not available() or fields.get("ID") not in SUITES:
         name = fields.get("PRETTY_NAME", "this system")
         raise AptError("Outpost fetches its toolchain through apt on Debian and Ubuntu, and "
-                       f"{name} is neither. Install MicroPython's unix port, 1.24 or newer, and set "
-                       "$MICROPYTHON to its path")
+                       f"{name} is neither. Install MicroPython's unix port, 1.24 or newer, "
+                       "and set $MICROPYTHON to its path")
     return fields["ID"]
 
 
@@ -189,9 +189,11 @@ class _Apt:
 def source(package: str, version: str, folder: Path) -> None:
     """Unpack the upstream sources of `package` at exactly Debian's `version` into `folder`.
 
-    The tarball is checked by apt against the signed index. Distribution patches aren't applied.
+    An empty `version` takes the suite's newest. The tarball is checked by apt against the signed
+    index. Distribution patches aren't applied.
     """
-    scratch = _fetch(folder, "source", "--download-only", f"{package}={version}")
+    named = f"{package}={version}" if version else package
+    scratch = _fetch(folder, "source", "--download-only", named)
     try:
         tarballs = sorted(scratch.glob("*.orig.tar.*")) or sorted(scratch.glob("*.tar.*"))
         tarballs = [path for path in tarballs if not path.name.endswith(".asc")]
@@ -207,9 +209,14 @@ def source(package: str, version: str, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def download(packages: list[str], folder: Path) -> None:
-    """Unpack binary `packages` (each `name` or `name=version`) below `folder`, as a prefix."""
-    scratch = _fetch(folder, "download", *packages)
+def download(packages: list[str], folder: Path, own_release: bool = False) -> None:
+    """Unpack binary `packages` (each `name` or `name=version`) below `folder`, as a prefix.
+
+    They come from the suite Outpost takes its sources from, or with `own_release` from the one
+    this machine runs, whose programs its C library can run.
+    """
+    suite = distribution()[1] if own_release else ""
+    scratch = _fetch(folder, "download", *packages, suite=suite)
     try:
         for path in sorted(scratch.glob("*.deb")):
             subprocess.run(["dpkg", "-x", str(path), str(folder)], check=True)
@@ -217,12 +224,12 @@ def download(packages: list[str], folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fetch(folder: Path, *arguments: str) -> Path:
+def _fetch(folder: Path, *arguments: str, suite: str = "") -> Path:
     """Run one downloading apt-get command; return the scratch folder that holds the files."""
     scratch = folder / ".apt"
     scratch.mkdir(parents=True)
     with cache.lock("apt"):
-        apt = _Apt()
+        apt = _Apt(suite)
         apt.update()
         try:
             apt.run(*arguments, folder=scratch)
