@@ -132,9 +132,9 @@ def mirror(etc: Path = ETC, os_release: Path = OS_RELEASE) -> Mirror:
 class _Apt:
     """apt-get with our own configuration, lists and archives under the cache."""
 
-    def __init__(self) -> None:
+    def __init__(self, suite: str) -> None:
         source = mirror()
-        self.suite = SUITES[family()]
+        self.suite = suite
         self.folder = cache.root() / "apt" / self.suite
         for name in ("lists/partial", "archives/partial", "empty"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def download(packages: list[str], folder: Path, own_release: bool = False) -> No
     They come from the suite Outpost takes its sources from, or with `own_release` from the one
     this machine runs, whose programs its C library can run.
     """
-    suite = distribution()[1] if own_release else ""
+    suite = _os_release(OS_RELEASE).get("VERSION_CODENAME") if own_release else None
     scratch = _fetch(folder, "download", *packages, suite=suite)
     try:
         for path in sorted(scratch.glob("*.deb")):
@@ -224,12 +224,12 @@ def download(packages: list[str], folder: Path, own_release: bool = False) -> No
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fetch(folder: Path, *arguments: str, suite: str = "") -> Path:
+def _fetch(folder: Path, *arguments: str, suite: str | None = None) -> Path:
     """Run one downloading apt-get command; return the scratch folder that holds the files."""
     scratch = folder / ".apt"
     scratch.mkdir(parents=True)
     with cache.lock("apt"):
-        apt = _Apt(suite)
+        apt = _Apt(suite or SUITES[family()])
         apt.update()
         try:
             apt.run(*arguments, folder=scratch)
