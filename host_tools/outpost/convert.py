@@ -15,20 +15,10 @@ MAX_TREES = 255  # votes are bytes
 KINDS = ("RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier")
 
 _VOTES = """
-/* Count the trees' votes for each class; return the class with most, the lowest of equal ones. */
-static int outpost_tree_votes(const int16_t *features, uint8_t *votes)
+/* Add the vote of each tree to its class. */
+static void outpost_tree_votes(const int16_t *features, uint8_t *votes)
 {{
-    for (int i = 0; i < OUTPOST_CLASSES; i++) {{
-        votes[i] = 0;
-    }}
 {calls}
-    int winner = 0;
-    for (int i = 1; i < OUTPOST_CLASSES; i++) {{
-        if (votes[i] > votes[winner]) {{
-            winner = i;
-        }}
-    }}
-    return winner;
 }}
 """
 

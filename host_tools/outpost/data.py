@@ -106,10 +106,11 @@ def load(recipe: Recipe) -> Dataset:
 
 
 def fingerprint(recipe: Recipe) -> list[tuple[str, str]]:
-    """Return what identifies the recordings' content, for the build cache, without parsing them."""
+    """Return what identifies the recordings, for the build cache, without parsing them."""
     if recipe.data.path is None:
         return [(str(recipe.data.source), AEON_SHA256)]
-    return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in _files(recipe.data.path)]
+    return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+            for path in _files(recipe.data.path)]
 
 
 # -- sources ---------------------------------------------------------------------------------
@@ -127,8 +128,8 @@ def _fetch_aeon(folder: Path) -> None:
                 capture_output=True, text=True)
         if run.returncode != 0:
             reason = (run.stderr.strip() or "no reason given").splitlines()[-1]
-            raise DataError(f"pip could not download {AEON}, which carries BasicMotions: {reason}. "
-                            "Check the network or pip's configuration and try again")
+            raise DataError(f"pip could not download {AEON}, which carries BasicMotions: {reason}."
+                            " Check the network or pip's configuration and try again")
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             for part in ("TRAIN", "TEST"):
@@ -192,8 +193,9 @@ def _digits(signal: Signal) -> tuple[list[Recording], tuple[str, ...]]:
         raise DataError("sklearn:digits has images of 64 pixels: [signal] window must be 64, with "
                         f"one channel; here it is {signal.window} with {len(signal.channels)}")
     images, labels = load_digits(return_X_y=True)
-    return [Recording(f"image {i}", str(label), image[:, None], None, f"image {i}")
-            for i, (image, label) in enumerate(zip(images, labels, strict=True))], tuple("0123456789")
+    recordings = [Recording(f"image {i}", str(label), image[:, None], None, f"image {i}")
+                  for i, (image, label) in enumerate(zip(images, labels, strict=True))]
+    return recordings, tuple("0123456789")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -279,7 +281,9 @@ def _csv(path: Path, recipe: Recipe) -> Iterator[Recording]:
     samples = np.array(rows)
     starts = [i for i in range(len(labels)) if i == 0 or labels[i] != labels[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
-        name = path.name if len(starts) == 1 else f"{path.name} lines {lines[start]}-{lines[end - 1]}"
+        name = path.name
+        if len(starts) > 1:
+            name += f" lines {lines[start]}-{lines[end - 1]}"
         yield Recording(name, labels[start], samples[start:end], rate, path.name)
 
 
@@ -290,8 +294,9 @@ def _rate(path: Path, lines: list[int], times_ms: np.ndarray, recipe: Recipe) ->
     (uneven,) = np.nonzero(np.abs(steps - usual) > UNEVEN * usual)
     if uneven.size:
         at = int(uneven[0])
-        raise DataError(f"{path} line {lines[at + 1]}: {steps[at]:g} ms after the sample before, where "
-                        f"{usual:g} ms is usual: unequal rates or a gap; cut the file there")
+        raise DataError(f"{path} line {lines[at + 1]}: {steps[at]:g} ms after the sample "
+                        f"before, where {usual:g} ms is usual: unequal rates or a gap; cut the "
+                        "file there")
     rate = 1e3 * len(steps) / float(times_ms[-1] - times_ms[0])
     stated = recipe.data.rate_hz
     if stated is not None and abs(rate / stated - 1) > SAME_RATE:
@@ -363,13 +368,14 @@ def _to_sensor(recordings: list[Recording], signal: Signal, warnings: list[str]
             short.append(f"{recording.name} ({len(samples)})")
             continue
         counts = np.rint(samples * scale)
-        for i in np.nonzero(((counts < -32768) | (counts > 32767)).any(axis=0))[0]:
-            clipped[signal.names[i]] += int(((counts[:, i] < -32768) | (counts[:, i] > 32767)).sum())
+        beyond = ((counts < -32768) | (counts > 32767)).sum(axis=0)
+        for i in np.flatnonzero(beyond):
+            clipped[signal.names[i]] += int(beyond[i])
         counts = np.clip(counts, -32768, 32767).astype(np.int16)
         converted.append(replace(recording, samples=counts, rate_hz=signal.rate_hz))
     for name, count in clipped.items():
-        warnings.append(f"{name}: {count} samples beyond the sensor's range, clipped as the sensor "
-                        "would")
+        warnings.append(f"{name}: {count} samples beyond the sensor's range, clipped as the "
+                        "sensor would")
     if short:
         told = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
         warnings.append(f"{len(short)} recordings left out, shorter than the window of "

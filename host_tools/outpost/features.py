@@ -60,7 +60,7 @@ def header(recipe: Recipe) -> str:
 
 
 def compute(recipe: Recipe, windows: np.ndarray) -> np.ndarray:
-    """Return the features of int16 windows (windows, window, channels) as int16 (windows, features).
+    """Return int16 (windows, features) for int16 windows (windows, window, channels).
 
     Raises FeatureError when the shape or type is not the recipe's.
     """

@@ -115,6 +115,13 @@ class Post:
     window: int
     decay: float
 
+    @property
+    def weights(self) -> list[int]:
+        """The say of each of the last `window` decisions, newest first."""
+        if self.method == "majority":
+            return [1] * self.window
+        return [max(round(256 * self.decay**i), 1) for i in range(self.window)]
+
 
 @dataclass(frozen=True)
 class Recipe:
