@@ -1,0 +1,148 @@
+/* module.c: a model as a MicroPython module: features(), predict(), classify() and its shape.
+ * The whole program is this one unit: everything is static and what a model doesn't use vanishes.
+ */
+#include "abi.h"
+
+#include "model.h"
+
+#include "features.c"
+#include "model.c"
+
+#define OUTPOST_ABI 1
+
+#define WINDOW_LENGTH (OUTPOST_WINDOW * OUTPOST_CHANNELS)
+
+#define TEXT_(macro) #macro
+#define TEXT(macro) TEXT_(macro)
+
+/* ValueError is fetched the way Python does it: a caller's own global of that name can't mislead
+ * us, and the message is a copy, so the exception may outlive the module. */
+static void __attribute__((noreturn)) refuse(const char *message, size_t length)
+{
+    mp_obj_t builtins = mp_import(MP_QSTR_builtins, mp_none, MP_SMALL_INT(0));
+    mp_obj_t error = mp_load_attr(builtins, MP_QSTR_ValueError);
+    mp_obj_t text = mp_new_str(message, length);
+    mp_raise(mp_call(error, 1, &text));
+    for (;;) {
+    }
+}
+
+#define REFUSE(message) refuse(message, sizeof message - 1)
+
+/* The memory behind a Python object, or NULL unless it is `length` bytes of plain bytes or of
+ * `typecode`, and may be accessed so. An odd address would be a hard fault on a Cortex-M0+. */
+static void *memory(mp_obj_t object, size_t access, size_t length, int typecode)
+{
+    mp_buffer_t buffer;
+    if (!mp_get_buffer(object, &buffer, access) || buffer.length != length) {
+        return NULL;
+    }
+    if (buffer.typecode != typecode && buffer.typecode != MP_BYTEARRAY &&
+        (buffer.typecode != 'B' || mp_type_of(object) == mp_type_str)) {
+        return NULL;
+    }
+    if (typecode == 'h' && ((uintptr_t)buffer.start & 1) != 0) {
+        return NULL;
+    }
+    return buffer.start;
+}
+
+static const int16_t *window_of(mp_obj_t object)
+{
+    const int16_t *window = memory(object, MP_READ, WINDOW_LENGTH * 2, 'h');
+    if (window == NULL) {
+        REFUSE("window: array('h') of " TEXT(OUTPOST_WINDOW) "*" TEXT(OUTPOST_CHANNELS));
+    }
+    return window;
+}
+
+static int16_t *features_of(mp_obj_t object, size_t access)
+{
+    int16_t *features = memory(object, access, OUTPOST_FEATURES * 2, 'h');
+    if (features == NULL) {
+        REFUSE("features: array('h') of " TEXT(OUTPOST_FEATURES));
+    }
+    return features;
+}
+
+static uint8_t *votes_of(mp_obj_t object)
+{
+    uint8_t *votes = memory(object, MP_READ_WRITE, OUTPOST_CLASSES, 'B');
+    if (votes == NULL) {
+        REFUSE("votes: bytearray of " TEXT(OUTPOST_CLASSES));
+    }
+    return votes;
+}
+
+/* The class with most votes; of equals, the first. */
+static mp_obj_t decide(const int16_t *features, uint8_t *votes)
+{
+    for (int i = 0; i < OUTPOST_CLASSES; i++) {
+        votes[i] = 0;
+    }
+    outpost_tree_votes(features, votes);
+    unsigned best = 0;
+    for (unsigned i = 1; i < OUTPOST_CLASSES; i++) {
+        if (votes[i] > votes[best]) {
+            best = i;
+        }
+    }
+    return MP_SMALL_INT(best);
+}
+
+static mp_obj_t module_features(mp_obj_t window, mp_obj_t features)
+{
+    const int16_t *in = window_of(window);
+    outpost_features(in, features_of(features, MP_READ_WRITE));
+    return mp_none;
+}
+
+static mp_obj_t module_predict(mp_obj_t features, mp_obj_t votes)
+{
+    const int16_t *in = features_of(features, MP_READ);
+    return decide(in, votes_of(votes));
+}
+
+static mp_obj_t module_classify(mp_obj_t window, mp_obj_t features, mp_obj_t votes)
+{
+    const int16_t *in = window_of(window);
+    int16_t *between = features_of(features, MP_READ_WRITE);
+    uint8_t *out = votes_of(votes);
+    outpost_features(in, between);
+    return decide(between, out);
+}
+
+static const mp_fun_builtin_t features_function = { &mp_type_fun_builtin_2, module_features };
+static const mp_fun_builtin_t predict_function = { &mp_type_fun_builtin_2, module_predict };
+static const mp_fun_builtin_t classify_function = { &mp_type_fun_builtin_3, module_classify };
+
+#define EXPORTS(EXPORT) \
+    EXPORT(features, &features_function) \
+    EXPORT(predict, &predict_function) \
+    EXPORT(classify, &classify_function) \
+    EXPORT(ABI, MP_SMALL_INT(OUTPOST_ABI)) \
+    EXPORT(VERSION, MP_SMALL_INT(OUTPOST_VERSION)) \
+    EXPORT(WINDOW, MP_SMALL_INT(OUTPOST_WINDOW)) \
+    EXPORT(CHANNELS, MP_SMALL_INT(OUTPOST_CHANNELS)) \
+    EXPORT(FEATURES, MP_SMALL_INT(OUTPOST_FEATURES)) \
+    EXPORT(CLASSES, MP_SMALL_INT(OUTPOST_CLASSES)) \
+    EXPORT(TREES, MP_SMALL_INT(OUTPOST_TREES))
+
+#define NAME(name, value) #name "\0"
+#define VALUE(name, value) value,
+
+/* The linker turns these into the file's table of names; they take no room in the code. */
+static const char export_names[] __attribute__((section(".mpy.names"), used)) = EXPORTS(NAME);
+static const mp_obj_t export_values[] = { EXPORTS(VALUE) };
+
+/* Runs when the module is imported, with the module's globals in place. */
+mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords, const mp_obj_t *);
+mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
+                        const mp_obj_t *values)
+{
+    (void)self, (void)arguments, (void)keywords, (void)values;
+    for (size_t i = 0; i < sizeof export_values / sizeof export_values[0]; i++) {
+        mp_store_global(mp_qstr_table[i + 1], export_values[i]);
+    }
+    return mp_none;
+}
