@@ -45,7 +45,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Relocation:
-    """An order to write the address of `symbol` plus `addend` at `offset`, in the way of `kind`."""
+    """An order to write the address of `symbol` plus `addend` at `offset`, as `kind` says."""
 
     offset: int
     kind: int
@@ -125,7 +125,7 @@ class Site:
                          f"{why}")
 
 
-# The ways of relocating, by family. Names and numbers are those of each processor's ELF supplement.
+# The ways of relocating, by family; the numbers are those of each processor's ELF supplement.
 
 
 def _nothing(site: Site) -> None:
@@ -388,7 +388,7 @@ def read_object(path: Path, arch: Architecture) -> Object:
     if machine != arch.machine or elf["e_type"] != "ET_REL":
         raise LinkError(f"{path}: {machine} {elf['e_type']}, and {arch.name} needs a relocatable "
                         f"object of {arch.machine}")
-    sections = {index: section for index, section in _sections(elf, path)}
+    sections = dict(_sections(elf, path))
     symbols = []
     table = elf.get_section_by_name(".symtab")
     for entry in table.iter_symbols() if table else ():
