@@ -203,6 +203,7 @@ def source(package: str, version: str, folder: Path) -> None:
                 member.name = member.name.partition("/")[2]
                 if member.islnk():
                     member.linkname = member.linkname.partition("/")[2]
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             keep = [m for m in members if m.name and ".." not in Path(m.name).parts]
             archive.extractall(folder, keep)
     finally:

@@ -34,7 +34,7 @@ def run(title: str, command: list[str], sign: re.Pattern[str], units: int) -> No
           subprocess.Popen(command, text=True, errors="replace", env=environment(),
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process):
         for line in process.stdout:
-            tail = [*tail[-19:], line.rstrip()]
+            tail = [*tail[-19:], line.rstrip()[:300]]
             match = sign.search(line)
             if match:
                 step(Path(match[1]).name)

@@ -7,6 +7,7 @@ module; otherwise the port is built from the distribution's source package into 
 import functools
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -42,6 +43,11 @@ class ToolchainError(OutpostError):
 @functools.cache
 def micropython() -> Path:
     """Return a MicroPython that loads native x64 modules; build it the first time."""
+    return find() or cache.item(_item(), _build) / "micropython"
+
+
+def find() -> Path | None:
+    """Return the MicroPython that is already here: $MICROPYTHON, on PATH or in the cache."""
     named = os.environ.get("MICROPYTHON")
     if named:
         path = Path(named).expanduser().absolute()
@@ -50,10 +56,11 @@ def micropython() -> Path:
             raise ToolchainError(f"$MICROPYTHON is {path}, but {fault}. Unset it to have one "
                                  "built, or point it at the unix port of 1.24 or newer")
         return path
-    found = shutil.which("micropython")
-    if found and not probe(Path(found)):
-        return Path(found)
-    return cache.item(f"toolchain/micropython-{version()}-{_recipe()}", _build) / "micropython"
+    installed = shutil.which("micropython")
+    if installed and not probe(Path(installed)):
+        return Path(installed)
+    built = cache.root() / _item() / "micropython"
+    return built if built.is_file() else None
 
 
 def source() -> Path:
@@ -112,10 +119,10 @@ def can_compile(folder: Path) -> bool:
     return done.returncode == 0
 
 
-def _recipe() -> str:
-    """Return a short hash of everything the build depends on."""
-    parts = [PACKAGE[apt.family()], MANIFEST, *OPTIONS, _ffi()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+def _item() -> str:
+    """Return the cache item's name, with a hash of everything the build depends on."""
+    recipe = "\n".join([PACKAGE[apt.family()], MANIFEST, *OPTIONS, _ffi()])
+    return f"toolchain/micropython-{version()}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
 @functools.cache
@@ -140,6 +147,9 @@ def _fetch(folder: Path) -> None:
 
 def _build(folder: Path) -> None:
     """Build the unix port into `folder`."""
+    if platform.machine() != "x86_64":
+        raise ToolchainError(f"the node's native modules are run on x86-64, and this machine is "
+                             f"{platform.machine()}")
     if not shutil.which("make") or not can_compile(folder):
         raise ToolchainError("building MicroPython needs make, gcc and the C library's headers: "
                              "sudo apt install build-essential")
