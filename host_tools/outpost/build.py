@@ -209,9 +209,9 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "accel_range_g": signal.accel_range_g, "gyro_range_dps": signal.gyro_range_dps,
                 "channels": [asdict(channel) for channel in signal.channels],
                 "features": what.feature_names,
-                "forest": {"trees": len(trees), "nodes": sum(tree.node_count - tree.n_leaves
+                "forest": {"trees": len(trees), "nodes": sum(int(tree.node_count - tree.n_leaves)
                                                              for tree in trees),
-                           "depth": max(tree.max_depth for tree in trees)},
+                           "depth": max(int(tree.max_depth) for tree in trees)},
                 "post": {"method": what.post.method, "window": what.post.window,
                          "weights": what.post.weights},
                 "tiers": what.tiers, "contract": what.contract, "accuracy": accuracy,

@@ -1,6 +1,7 @@
 """Conversion: a fitted forest becomes model.h and model.c, by way of emlearn's inline C."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,12 @@ def trees_to_c(model: Any, features: int) -> str:
     functions, separator, _ = code.partition("int32_t outpost_predict(")
     if not separator:
         raise ConvertError("emlearn's C is not laid out as expected; 0.23.2 is the version known")
-    calls = "\n".join(f"    votes[outpost_tree_{i}(features, OUTPOST_FEATURES)]++;"
+    calls = "\n".join(f"    votes[outpost_tree_{i}(features)]++;"
                       for i in range(trees))
+    functions = functions.replace(", int32_t features_length", "")  # which no tree uses
+    # beyond int16: said outright, or compilers warn of a comparison that can't fail
+    functions = re.sub(r"features\[\d+\] < 32768\b", "1", functions)
+    functions = re.sub(r"features\[\d+\] < -32768\b", "0", functions)
     return functions.rstrip() + "\n" + _VOTES.format(calls=calls)
 
 
