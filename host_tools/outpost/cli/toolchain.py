@@ -11,6 +11,7 @@ from outpost.errors import OutpostError
 TOOLCHAINS = {
     "unix": ("outpost.toolchain.unix", "micropython"),
     "source": ("outpost.toolchain.unix", "source"),
+    "rp2": ("outpost.toolchain.rp2", "toolchain"),
     "mpy-cross": ("outpost.toolchain.unix", "mpy_cross"),
 }
 

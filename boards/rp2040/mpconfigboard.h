@@ -1,0 +1,8 @@
+// Outpost on a Raspberry Pi Pico. The flash map is boards/rp2040.toml: 640 KB of firmware, then
+// what rp2.Flash() reaches: 256 KB of files and 1152 KB of ring.
+#define MICROPY_HW_BOARD_NAME          "Outpost RP2040"
+#define MICROPY_HW_FLASH_STORAGE_BYTES (1408 * 1024)
+
+// One core is enough, and with the other asleep a flash operation need not stop it first.
+#define MICROPY_PY_THREAD              (0)
+#define MICROPY_PY_SSL                 (0)
