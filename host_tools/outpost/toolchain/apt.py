@@ -20,6 +20,7 @@ from outpost.errors import OutpostError
 
 SUITES = {"debian": "trixie", "ubuntu": "resolute"}
 COMPONENTS = {"debian": "main", "ubuntu": "main universe"}
+SCRATCH = ".apt"
 FRESH_S = 3600  # how long a downloaded package list is taken as it is
 
 ETC = Path("/etc/apt")
@@ -218,6 +219,35 @@ def download(packages: list[str], folder: Path, own_release: bool = False) -> No
     """
     suite = _os_release(OS_RELEASE).get("VERSION_CODENAME") if own_release else None
     scratch = _fetch(folder, "download", *packages, suite=suite)
+    _unpack(scratch, folder)
+
+
+def install(packages: list[str], folder: Path) -> None:
+    """Unpack `packages` and all they depend on, the C library too, below `folder`.
+
+    They come from the suite Outpost takes its sources from, however old this machine is; run them
+    with `command`.
+    """
+    scratch = _fetch(folder, "install", "--yes", "--download-only", "--no-install-recommends",
+                     "-o", f"Dir::Cache::archives={folder.absolute() / SCRATCH}",
+                     "-o", "Debug::NoLocking=1", *packages)
+    _unpack(scratch, folder)
+
+
+def command(folder: Path, program: str) -> list[str]:
+    """Return how to call `program` of a folder filled by `install`: through its own loader."""
+    loader = next(iter(sorted(folder.glob("usr/lib*/**/ld-linux-*.so.*"))
+                       or sorted(folder.glob("lib*/**/ld-linux-*.so.*"))), None)
+    if loader is None:
+        raise AptError(f"{folder} is incomplete: it has no loader. Remove it and try again")
+    libraries = sorted({str(path.parent) for path in folder.glob("**/*.so.*")
+                        if path.parent.parent.name == "lib"})
+    return [str(loader), "--library-path", ":".join(libraries),
+            str(folder / "usr/bin" / program)]
+
+
+def _unpack(scratch: Path, folder: Path) -> None:
+    """Unpack every package in `scratch` below `folder`, and remove `scratch`."""
     try:
         for path in sorted(scratch.glob("*.deb")):
             subprocess.run(["dpkg", "-x", str(path), str(folder)], check=True)
@@ -227,8 +257,8 @@ def download(packages: list[str], folder: Path, own_release: bool = False) -> No
 
 def _fetch(folder: Path, *arguments: str, suite: str | None = None) -> Path:
     """Run one downloading apt-get command; return the scratch folder that holds the files."""
-    scratch = folder / ".apt"
-    scratch.mkdir(parents=True)
+    scratch = folder / SCRATCH
+    (scratch / "partial").mkdir(parents=True)
     with cache.lock("apt"):
         apt = _Apt(suite or SUITES[family()])
         apt.update()
