@@ -166,7 +166,11 @@ def main() -> int:
     try:
         with LOCK.open() as held:
             if not ready():
-                fcntl.flock(held, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print("waiting for another make that sets up .venv", file=sys.stderr)
+                    fcntl.flock(held, fcntl.LOCK_EX)
                 if not ready():
                     update()
     except BootstrapError as error:

@@ -115,21 +115,21 @@ def _program(name: str, hint: str, required: bool = False, version: str = "") ->
 def _serial() -> Finding:
     from serial.tools import list_ports
 
-    ports = [port.device for port in list_ports.comports()]
+    ports = [port.device for port in list_ports.comports() if port.vid]  # those on USB
     locked = [port for port in ports if not os.access(port, os.R_OK | os.W_OK)]
     if locked:
-        return Finding("serial ports", "optional", f"no access to {', '.join(locked)}: "
+        return Finding("USB serial", "optional", f"no access to {', '.join(locked)}: "
                        "sudo usermod -aG dialout $USER, then log in again")
     if ports:
-        return Finding("serial ports", "ok", ", ".join(ports))
-    return Finding("serial ports", "optional", "none: plug a board in to `make flash` it")
+        return Finding("USB serial", "ok", ", ".join(ports))
+    return Finding("USB serial", "optional", "none: plug a board in to `make flash` it")
 
 
 def _cache() -> Finding:
-    files = (path.lstat() for path in cache.root().rglob("*") if not path.is_dir())
-    size = sum(stat.st_size for stat in files)
+    root = cache.root()
+    size = sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
     free = shutil.disk_usage(paths.ROOT).free
-    return Finding("cache", "ok", f"{cache.root()}, {size / 1e6:.0f} MB; "
+    return Finding("cache", "ok", f"{root}, {size / 1e6:.0f} MB; "
                                   f"{free / 1e9:.0f} GB free beside this clone")
 
 
