@@ -24,6 +24,7 @@ LIBRARIES = {  # pico-sdk 2.2.0 lost a header that MicroPython 1.25 includes
 COMPILER = ("gcc-arm-none-eabi", "binutils-arm-none-eabi", "libnewlib-arm-none-eabi",
             "libnewlib-dev", "libstdc++-arm-none-eabi-dev")
 MULTILIB = "thumb/v6-m/nofp"
+CORES = ("v7-m/nofp", "v7e-m+fp/hard", "v7e-m+dp/hard")  # as gcc names them
 CMAKE = "cmake==3.31.*"
 NINJA = "ninja==1.*"
 
@@ -50,7 +51,7 @@ def toolchain() -> Toolchain:
 
 
 def source() -> Path:
-    """Return MicroPython's tree with pico-sdk, tinyusb and mbedtls in lib/; don't write into it."""
+    """Return MicroPython's tree with pico-sdk, tinyusb, mbedtls in lib/; don't write into it."""
     named = os.environ.get("MICROPYTHON_SRC")
     if named:
         tree = Path(named).expanduser().absolute()
@@ -69,7 +70,7 @@ def compiler() -> Path:
     found = shutil.which("arm-none-eabi-gcc")
     if found and not _fault(Path(found)):
         return Path(found).parent
-    folder = cache.item("toolchain/arm-none-eabi", _fetch_compiler) / "usr/bin"
+    folder = cache.item("toolchain/arm-none-eabi-thumb", _fetch_compiler) / "usr/bin"
     fault = _fault(folder / "arm-none-eabi-gcc")
     if fault:
         raise Rp2Error(f"the compiler in {folder} does not work: {fault}")
@@ -120,13 +121,17 @@ def _fetch_compiler(folder: Path) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Drop the other processors' libraries: 700 MB that nobody here links."""
+    """Drop the other processors' C libraries: 700 MB that nobody here links.
+
+    gcc's own library stays for the other Cortex-M cores that toolchain/qemu.py builds for.
+    """
     for top in [folder / "usr/lib/arm-none-eabi/newlib",
                 *(folder / "usr/lib/gcc/arm-none-eabi").glob("*")]:
         shutil.rmtree(top / "arm", ignore_errors=True)
-        for thumb in (top / "thumb").glob("*"):
-            if thumb.name != "v6-m":
-                shutil.rmtree(thumb) if thumb.is_dir() else thumb.unlink()
+        for path in [path for path in (top / "thumb").rglob("*") if path.is_file()]:
+            family = str(path.relative_to(top / "thumb").parent)
+            if not family.startswith("v6-m") and (family not in CORES or path.name != "libgcc.a"):
+                path.unlink()
     shutil.rmtree(folder / "usr/share", ignore_errors=True)
 
 
