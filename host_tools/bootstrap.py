@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -38,30 +39,47 @@ def stamp() -> tuple[str, str]:
 
 
 class Progress:
-    """One line on a terminal, rewritten in place; elsewhere one line a step."""
+    """One line on a terminal, rewritten in place with the seconds; elsewhere one line a step."""
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
         self.start = time.monotonic()
+        self.text = ""
+        self.ended = threading.Event()
+        if self.live:
+            self.ticker = threading.Thread(target=self._tick, daemon=True)
+            self.ticker.start()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Leave a closing line, unless something went wrong."""
+        self.ended.set()
+        if self.live:
+            self.ticker.join()
+            print("\r\x1b[K", end="", file=sys.stderr)
+        if error is None:
+            print(f"setting up .venv: done in {self._seconds()}", file=sys.stderr, flush=True)
 
     def step(self, text: str) -> None:
-        """Begin a step that stays on the screen."""
-        self.detail(text, keep=not self.live)
+        """Begin a step."""
+        self.text = text
+        if not self.live:
+            print(f"setting up .venv: {text}", file=sys.stderr, flush=True)
 
-    def detail(self, text: str, keep: bool = False) -> None:
-        """Show what is being done right now, where it can be overwritten."""
-        line = f"setting up .venv: {text}"
-        if self.live:
+    def detail(self, text: str) -> None:
+        """Name what is being done within the step."""
+        self.text = text
+
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self.start:.0f} s"
+
+    def _tick(self) -> None:
+        while not self.ended.wait(0.2):
+            line = f"setting up .venv: {self._seconds()}  {self.text}"
             width = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
-        elif keep:
-            print(line, file=sys.stderr, flush=True)
-
-    def done(self) -> None:
-        """Close with the seconds it took."""
-        end = "\r\x1b[K" if self.live else ""
-        seconds = time.monotonic() - self.start
-        print(f"{end}setting up .venv: done in {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def create(progress: Progress) -> None:
@@ -145,14 +163,13 @@ def ready() -> bool:
 
 def update() -> None:
     """Bring `.venv` up to date with the lock, from nothing if need be."""
-    progress = Progress()
     usable = STAMP.is_file() and STAMP.read_text().split("\n")[0] == stamp()[0]
     STAMP.unlink(missing_ok=True)  # until the end, whatever is there is unfinished
-    if not usable:
-        create(progress)
-    install(progress)
-    STAMP.write_text("\n".join(stamp()))
-    progress.done()
+    with Progress() as progress:
+        if not usable:
+            create(progress)
+        install(progress)
+        STAMP.write_text("\n".join(stamp()))
 
 
 def main() -> int:
