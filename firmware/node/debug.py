@@ -1,0 +1,225 @@
+# For the person at the REPL: node.status(), node.selftest(), node.log(). Nothing of it runs in the
+# field, and none of it writes a record.
+
+import gc
+import os
+import sys
+from array import array
+
+from node import board, cycle, model, record
+from node.outbox import LANES, Outbox
+from node.settings import Settings
+
+_LANES = ("alert", "event", "telemetry", "diagnostic")
+_CAUSES = ("cold boot", "timer", "event pin", "watchdog", "brown-out")
+_REASONS = ("", "class changed", "bad settings", "sensor silent", "model refused", "uplink failed",
+            "flash failed", "deadline missed", "stage failed")
+_REFUSED = ("none is set", "file missing", "file damaged", "will not load", "other ABI",
+            "other shape")
+
+
+def mount(here):
+    flash = here.flash()
+    outbox = Outbox(flash, here.random32, cycle.shares(flash[2]))
+    outbox.mount()
+    return outbox
+
+
+def facts(here=None):
+    """What there is to know, as a dictionary that json can print."""
+    here = here or board.here()
+    settings, outbox = Settings("settings.json"), mount(here)
+    loaded, problem = None, None
+    try:
+        loaded = model.load(settings.model).__name__
+    except model.Refused as error:
+        problem = _REFUSED[error.args[0]]
+    gc.collect()
+    lanes = {}
+    for name, ring in zip(_LANES, outbox.lanes):
+        lanes[name] = {"epoch": ring.epoch, "next": ring.next_seq, "acknowledged": ring.acked,
+                       "dropped": ring.dropped, "sectors": ring.sectors}
+    return {"node": here.node_id, "keyed": bool(getattr(here, "key", b"")),
+            "platform": sys.platform, "micropython": sys.version.split()[-3],
+            "cause": _CAUSES[here.cause], "time_s": here.now_s(), "heap_free": gc.mem_free(),
+            "settings": settings.version, "settings_problem": settings.problem,
+            "model": loaded, "model_problem": problem, "ring": lanes,
+            "waiting": outbox.depth(), "battery_mv": here.battery_mv(),
+            "temperature_c": here.temperature_c()}
+
+
+def status(here=None):
+    """Print what the node is and how it fares."""
+    told = facts(here)
+    print("node      %d%s, woken by %s" % (told["node"], "" if told["keyed"] else " (no key)",
+                                           told["cause"]))
+    print("runs      MicroPython %s on %s, %d bytes of heap free" % (
+        told["micropython"], told["platform"], told["heap_free"]))
+    print("settings  version %d%s" % (told["settings"], "" if told["settings_problem"] is None
+                                      else ", refused (rule %d)" % told["settings_problem"]))
+    print("model     %s" % (told["model"] or told["model_problem"]))
+    for name in _LANES:
+        lane = told["ring"][name]
+        print("ring      %-10s %d recorded, %d acknowledged, %d dropped, %d sectors" % (
+            name, lane["next"] - 1, lane["acknowledged"], lane["dropped"], lane["sectors"]))
+    print("power     %d mV, %d deg C" % (told["battery_mv"], told["temperature_c"]))
+
+
+def selftest(here=None):
+    """Check each part, print a line for each; True if all are well."""
+    here = here or board.here()
+    settings = Settings("settings.json")
+    well = True
+    for name, check in (("settings", _settings), ("identity", _identity), ("ring", _ring),
+                        ("model", _model), ("sensor", _sensor), ("battery", _battery)):
+        try:
+            good, detail = True, check(here, settings)
+        except Exception as error:
+            good, detail = False, "%s: %s" % (type(error).__name__, error)
+        well = well and good
+        print("%-9s %-4s %s" % (name, "ok" if good else "FAIL", detail))
+    return well
+
+
+def _settings(here, settings):
+    if settings.problem is not None:
+        raise ValueError("settings.json is refused (rule %d)" % settings.problem)
+    return "version %d" % settings.version
+
+
+def _identity(here, settings):
+    if not getattr(here, "key", b""):
+        raise ValueError("node %d has no key: flash it" % here.node_id)
+    return "node %d" % here.node_id
+
+
+def _ring(here, settings):
+    outbox = mount(here)
+    return "%d records wait, %d dropped" % (outbox.depth(), outbox.dropped())
+
+
+def _model(here, settings):
+    if settings.model is None:
+        return "none is set"
+    try:
+        module = model.load(settings.model)
+    except model.Refused as error:
+        raise ValueError(_REFUSED[error.args[0]])
+    return "%s, %d golden windows right" % (settings.model["name"], _golden(module, settings.model))
+
+
+def _golden(module, spec):
+    # models/NAME.golden, written by the build: window, features, votes and class, one by one.
+    window = array("h", bytes(2 * spec["window"] * spec["channels"]))
+    wanted, features = (array("h", bytes(2 * spec["features"])) for _ in range(2))
+    tally, votes = bytearray(spec["classes"]), bytearray(spec["classes"] + 1)
+    count = 0
+    try:
+        file = open(model.FOLDER + "/" + spec["name"] + ".golden", "rb")
+    except OSError:
+        return 0
+    with file:
+        while file.readinto(window):
+            file.readinto(wanted)
+            file.readinto(votes)
+            found = module.classify(window, features, tally)
+            if found != votes[-1] or features != wanted or tally != votes[:-1]:
+                raise ValueError("golden window %d is answered wrongly" % count)
+            count += 1
+    return count
+
+
+def _sensor(here, settings):
+    if not settings.window:
+        return "none is set"
+    window = array("h", bytes(2 * settings.window * settings.channels))
+    here.sensor(settings).capture(window)
+    spans = []
+    for channel in range(settings.channels):
+        values = [window[i] for i in range(channel, len(window), settings.channels)]
+        spans.append("%d..%d" % (min(values), max(values)))
+    return " ".join(spans[:6])
+
+
+def _battery(here, settings):
+    mv = here.battery_mv()
+    if not 1800 <= mv <= 6000:
+        raise ValueError("%d mV cannot be: is the divider wired?" % mv)
+    return "%d mV" % mv
+
+
+def log(count=20, here=None):
+    """Print the last records, all lanes together, oldest first."""
+    last = []
+    for lane, ring in enumerate(mount(here or board.here()).lanes):
+        mine = []
+        for seq, kind, time_s, payload in ring.records():
+            mine.append((time_s, lane, seq, kind, bytes(payload)))
+            if len(mine) > count:
+                mine.pop(0)
+        last += mine
+    last.sort()
+    for time_s, lane, seq, kind, payload in last[-count:]:
+        print("%10d s  %-10s %6d  %s" % (time_s, _LANES[lane], seq, _words(kind, payload)))
+
+
+def _words(kind, payload):
+    if kind == record.DECISION:
+        return "decision %d (%d %%), smoothed %d" % (
+            payload[0], payload[1] * 100 // 255, payload[2])
+    if kind == record.EVENT:
+        return "%s, detail %d, value %d" % (
+            _REASONS[payload[0]] if payload[0] < len(_REASONS) else payload[0],
+            payload[1], payload[2])
+    return "%s, %d bytes" % ({record.READING: "reading", record.STATE: "state"}.get(kind, kind),
+                             len(payload))
+
+
+def dump(here=None):
+    """Print every record that can be read, as lines of base64 frames: what `outpost pull` reads."""
+    from binascii import b2a_base64
+
+    from node.frame import Batch
+
+    here = here or board.here()
+    outbox = mount(here)
+    frame = Batch(bytearray(512))
+    for lane in range(LANES):
+        ring = outbox.lanes[lane]
+        begun = False
+        for seq, kind, time_s, payload in ring.records():
+            if begun and frame.add(seq, kind, time_s, payload):
+                last = seq
+                continue
+            if begun:
+                _print_frame(frame, b2a_base64)
+            frame.begin(here.node_id, lane, ring.epoch, last if begun else seq - 1, True)
+            frame.add(seq, kind, time_s, payload)
+            begun, last = True, seq
+        if begun:
+            _print_frame(frame, b2a_base64)
+
+
+def _print_frame(frame, encode):
+    size = frame.end()
+    sys.stdout.write(encode(frame.view[:size]))
+
+
+_WINDOWS = "windows"
+
+
+def capture(label, count=1, here=None):
+    """Keep `count` windows of the sensor as training data, to be fetched by `outpost pull`."""
+    here, settings = here or board.here(), Settings("settings.json")
+    if "_" in label or "/" in label or not label:
+        raise ValueError("a label has no _ and no /")
+    try:
+        os.mkdir(_WINDOWS)
+    except OSError:
+        pass
+    window = array("h", bytes(2 * settings.window * settings.channels))
+    for number in range(count):
+        time_s = here.now_s()
+        here.sensor(settings).capture(window)
+        with open("%s/%s_%d_%d" % (_WINDOWS, label, time_s, number), "wb") as file:
+            file.write(window)
