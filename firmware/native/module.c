@@ -1,12 +1,14 @@
 /* module.c: a model as a MicroPython module: features(), predict(), classify() and its shape.
  * The whole program is this one unit: everything is static and what a model doesn't use vanishes.
  */
+#ifndef OUTPOST_USER_MODULE /* which brings its own: usermodule.h */
 #include "abi.h"
 
 #include "model.h"
 
 #include "features.c"
 #include "model.c"
+#endif
 
 #define OUTPOST_ABI 1
 
@@ -15,6 +17,7 @@
 #define TEXT_(macro) #macro
 #define TEXT(macro) TEXT_(macro)
 
+#ifndef REFUSE
 /* ValueError is fetched the way Python does it: a caller's own global of that name can't mislead
  * us, and the message is a copy, so the exception may outlive the module. */
 static void __attribute__((noreturn)) refuse(const char *message, size_t length)
@@ -28,6 +31,7 @@ static void __attribute__((noreturn)) refuse(const char *message, size_t length)
 }
 
 #define REFUSE(message) refuse(message, sizeof message - 1)
+#endif
 
 /* The memory behind a Python object, or NULL unless it is `length` bytes of plain bytes or of
  * `typecode`, and may be accessed so. An odd address would be a hard fault on a Cortex-M0+. */
@@ -128,6 +132,18 @@ static const mp_fun_builtin_t classify_function = { &mp_type_fun_builtin_3, modu
     EXPORT(CLASSES, MP_SMALL_INT(OUTPOST_CLASSES)) \
     EXPORT(TREES, MP_SMALL_INT(OUTPOST_TREES))
 
+#ifdef OUTPOST_USER_MODULE
+
+#define ENTRY(name, value) { MP_ROM_QSTR(MP_QSTR_##name), value },
+
+static const mp_rom_map_elem_t outpost_entries[] = {
+    { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(OUTPOST_USER_MODULE) },
+    EXPORTS(ENTRY)
+};
+static MP_DEFINE_CONST_DICT(outpost_globals, outpost_entries);
+
+#else
+
 #define NAME(name, value) #name "\0"
 #define VALUE(name, value) value,
 
@@ -146,3 +162,5 @@ mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
     }
     return mp_none;
 }
+
+#endif

@@ -68,8 +68,9 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     manifest = BOARDS / BOARD / ("manifest.py" if frozen else "manifest-bare.py")
+    # of several that fit, the last counts
     maps = " ".join(f"-ffile-prefix-map={path}={name}" for path, name in
-                    ((ROOT, "outpost"), (tools.source, "micropython"), (work, "work")))
+                    ((ROOT, "outpost"), (tools.source, "micropython"), (out, "firmware")))
     environment = {
         "SOURCE_DATE_EPOCH": EPOCH, "CFLAGS": maps, "CXXFLAGS": maps, "ASMFLAGS": maps,
         "PICO_TOOLCHAIN_PATH": str(tools.bin), "MICROPY_MPYCROSS": str(unix.mpy_cross()),
@@ -84,8 +85,9 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
         f"-DPython3_EXECUTABLE={sys.executable}", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
     ]
     if models:
+        units = [_unit(model, out / "models" / model.name) for model in models]
         options += [f"-DUSER_C_MODULES={NATIVE / 'micropython.cmake'}",
-                    f"-DOUTPOST_MODELS={';'.join(str(path) for path in models)}"]
+                    f"-DOUTPOST_UNITS={';'.join(map(str, units))}"]
     key = hashlib.sha256("\n".join([*prefix, *options, str(tools.source)]).encode()).hexdigest()
     stamp = work / "outpost-stamp"
     if not stamp.is_file() or stamp.read_text() != key:
@@ -98,6 +100,35 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
     make.run("building the firmware", [
         *prefix, str(tools.ninja), "-C", str(work), f"-j{os.cpu_count() or 1}"], STEP, UNITS)
     return _publish(tools, work, out)
+
+
+UNIT = """\
+/* The model {name}, compiled into the firmware. */
+#include "usermodule.h"
+#define OUTPOST_USER_MODULE MP_QSTR_{name}
+#include "model.h"
+#include "features.c"
+#include "model.c"
+#include "module.c"
+
+const mp_obj_module_t outpost_{name}_module = {{
+    .base = {{ &mp_type_module }},
+    .globals = (mp_obj_dict_t *)&outpost_globals,
+}};
+MP_REGISTER_MODULE(MP_QSTR_{name}, outpost_{name}_module);
+"""
+
+
+def _unit(model: Path, folder: Path) -> Path:
+    """Put the sources of `model` and the unit that makes a module of them into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: (model / name).read_text() for name in ("model.h", "model.c")}
+    files["usermodule.c"] = UNIT.format(name=model.name)
+    for name, text in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_text() != text:  # else ninja would build it again
+            path.write_text(text)
+    return folder / "usermodule.c"
 
 
 def _publish(tools: rp2.Toolchain, work: Path, out: Path) -> Firmware:
