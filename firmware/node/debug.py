@@ -6,7 +6,7 @@ import os
 import sys
 from array import array
 
-from node import board, cycle, model, record
+from node import board, model, record
 from node.outbox import LANES, Outbox
 from node.settings import Settings
 
@@ -19,8 +19,7 @@ _REFUSED = ("none is set", "file missing", "file damaged", "will not load", "oth
 
 
 def mount(here):
-    flash = here.flash()
-    outbox = Outbox(flash, here.random32, cycle.shares(flash[2]))
+    outbox = Outbox(here.flash(), here.random32, here.lanes())
     outbox.mount()
     return outbox
 

@@ -55,8 +55,8 @@ _SCHEMA: dict[str, Any] = {
              "micropython": str, "clock": "frequency", "wake_pins": "pins", "adc_pins": "pins",
              "taken_pins": "pins"},
     "memory": {"ram": "size", "heap": "size", "retained": "size"},
-    "pins": {"event": int, "hold?": int, "battery": int, "sda": int, "scl": int, "tx": int,
-             "rx": int, "phase": dict.fromkeys(STAGES, int)},
+    "pins": {"event": int, "hold?": int, "awake?": int, "battery": int, "sda": int, "scl": int,
+             "tx": int, "rx": int, "phase": dict.fromkeys(STAGES, int)},
     "flash": {"part": str, "size": "size", "sector": "size", "program_unit": "size",
               "endurance": "count", "region": {"*": {"offset": int, "size": int}}},
     "lanes": {"alert": int, "event": int, "telemetry": int, "diagnostic": int},
@@ -188,6 +188,20 @@ class Board:
                 if isinstance(value, Figure):
                     yield key, value
 
+    def lane_records(self, lane: str, payload_bytes: int = 32) -> int:
+        """Return how many records of `payload_bytes` a lane holds at the least."""
+        return (self.lanes[lane] - 1) * records_per_sector(payload_bytes, self._sector_bytes)
+
+    def lane_years(self, lane: str, records_per_day: float, payload_bytes: int = 32) -> float:
+        """Return `ring_lifetime_years` of a lane that gets all these records."""
+        return ring_lifetime_years(self.flash.endurance.value,
+                                   self.lanes[lane] * self._sector_bytes, records_per_day,
+                                   payload_bytes, sector_bytes=self._sector_bytes)
+
+    @property
+    def _sector_bytes(self) -> int:
+        return int(self.flash.sector.to("B"))
+
     def stage_us(self, stage: str, **counts: float) -> float:
         """Return what a stage takes in µs: the sum of its costs, each times what it is per.
 
@@ -268,23 +282,28 @@ def set_figure(file: Path, key: str, value: Any, kind: str, source: str,
 RECORD_OVERHEAD = 9  # bytes of a record around its payload: docs/ring-format.md
 SECTOR_HEADER = 36
 ACK_RECORD = 13
+ACKS_PER_RECORD = 0.1  # a frame acknowledges about ten records of 32 bytes
 DAYS_A_YEAR = 365.25
 
 
+def records_per_sector(payload_bytes: int, sector_bytes: int = 4096) -> int:
+    """Return how many records a sector takes, with their share of acknowledgements."""
+    record = payload_bytes + RECORD_OVERHEAD + ACK_RECORD * ACKS_PER_RECORD
+    return int((sector_bytes - SECTOR_HEADER) / record)
+
+
 def ring_lifetime_years(endurance: int, ring_bytes: int, records_per_day: float,
-                        payload_bytes: int = 32, acks_per_record: float = 0.1,
-                        sector_bytes: int = 4096) -> float:
+                        payload_bytes: int = 32, sector_bytes: int = 4096) -> float:
     """Return how long a ring lasts, in years, until each sector has been erased `endurance` times.
 
-        years = endurance × ring_bytes / (record bytes × records a year × write amplification)
+        years = endurance × ring bytes / (record bytes × records a year × write amplification)
 
     A record is its payload and 9 bytes. Amplification is what the ring spends beyond that: the
-    sector's header, the end of a sector too short for another record, and the records of
-    acknowledgements, `acks_per_record` of them. Wear is even, because sectors are used in turn.
+    header of a sector, its end that is too short for another record, and acknowledgements. Wear
+    is even, because sectors are used in turn.
     """
     record = payload_bytes + RECORD_OVERHEAD
-    with_acks = record + ACK_RECORD * acks_per_record
-    amplification = sector_bytes / (int((sector_bytes - SECTOR_HEADER) / with_acks) * record)
+    amplification = sector_bytes / (records_per_sector(payload_bytes, sector_bytes) * record)
     return endurance * ring_bytes / (record * records_per_day * DAYS_A_YEAR * amplification)
 
 

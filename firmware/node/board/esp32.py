@@ -1,0 +1,215 @@
+# ESP32 and its family on stock MicroPython: RTC memory, wake-up pins, partitions, Wi-Fi.
+# Checked against the port's stubs and run against a fake of it; what no chip has run yet is listed
+# in docs/hardware.md.
+
+import json
+import os
+import sys
+import time
+
+import esp32
+import machine
+from micropython import const
+
+from node import identity
+from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG
+
+_SECTOR = const(4096)
+_WATCHDOG_MS = const(120000)  # no stage takes longer
+_PATIENCE_MS = const(86400000)  # what the watchdog grants a person at the REPL
+_WINDOW_MS = const(3000)  # after a reset: time for a Ctrl-C
+_JOIN_MS = const(8000)
+_THRESHOLD = const(8)  # motion: 8/256 of 4 g, 125 mg between two samples
+_ACK_S = const(5)
+_CAUSE_REGISTER = const(0x3FF48034)  # ESP32's RTC_CNTL_RESET_STATE_REG; bits 0..5 are core 0's
+_POWERON_RESET = const(1)
+
+
+class Board:
+    def __init__(self):
+        self._began_us = time.ticks_us()
+        with open("board.json") as file:
+            given = json.load(file)
+        self._pins, self._lanes = given["pins"], given["lanes"]
+        self.cause = _cause()
+        self.node_id, self.key = identity.load(machine.unique_id())
+        self._retained = b""
+        self._watchdog = self._sensor = None
+        if "hold" in self._pins:  # the sensor's supply, on and kept on
+            machine.Pin(self._pins["hold"], machine.Pin.OUT, value=1, hold=True)
+
+    # --- time ---
+
+    def now_s(self):
+        return int(time.time())
+
+    def ticks_us(self):
+        return time.ticks_diff(time.ticks_us(), self._began_us)
+
+    def lap(self, stage):
+        return self.ticks_us()
+
+    def feed(self):
+        if self._watchdog is None:
+            self._watchdog = machine.WDT(timeout=_WATCHDOG_MS)
+        self._watchdog.feed()
+
+    # --- a person ---
+
+    def held(self):
+        """Whether a person wants in: the pin is low, or Ctrl-C comes soon after a reset."""
+        if "awake" in self._pins:
+            if not machine.Pin(self._pins["awake"], machine.Pin.IN, machine.Pin.PULL_UP).value():
+                return True
+        if self.cause != TIMER and self.cause != EVENT:
+            try:
+                time.sleep_ms(_WINDOW_MS)
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    def stay(self):
+        """The REPL is open: a watchdog that runs already must not end it."""
+        if self._watchdog is not None:
+            self._watchdog = machine.WDT(timeout=_PATIENCE_MS)
+
+    # --- memory ---
+
+    def retained(self):
+        return machine.RTC().memory()
+
+    def retain(self, blob):
+        self._retained = blob
+
+    def flash(self):
+        ring = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ring")[0]
+        return ring, 0, ring.ioctl(4, 0), 1
+
+    def lanes(self):
+        return self._lanes
+
+    def random32(self):
+        return int.from_bytes(os.urandom(4), "little")
+
+    # --- surroundings ---
+
+    def battery_mv(self):
+        # Behind a divider by two; read_uv() applies the calibration burnt into the chip.
+        adc = machine.ADC(machine.Pin(self._pins["battery"]), atten=machine.ADC.ATTN_11DB)
+        return sum(adc.read_uv() for _ in range(8)) // 4000
+
+    def temperature_c(self):
+        if hasattr(esp32, "mcu_temperature"):
+            return esp32.mcu_temperature()
+        return (esp32.raw_temperature() - 32) * 5 // 9
+
+    def sensor(self, settings):
+        from node.sensor.lsm6dsox import LSM6DSOX
+
+        bus = machine.I2C(0, scl=machine.Pin(self._pins["scl"]), sda=machine.Pin(self._pins["sda"]),
+                          freq=400000)
+        sensor = LSM6DSOX(bus, time.sleep_ms)
+        sensor.start(settings.period_us)
+        if settings.listen:
+            sensor.wake_on_motion(_THRESHOLD)
+        self._sensor = sensor
+        return sensor
+
+    def link(self):
+        """A stream to the gateway that network.json names, or None where there is none."""
+        try:
+            with open("network.json") as file:
+                where = json.load(file)
+        except OSError:
+            return None
+        import network
+
+        wlan = network.WLAN(network.WLAN.IF_STA)
+        wlan.active(True)
+        wlan.connect(where["ssid"], where["password"])
+        since_ms = time.ticks_ms()
+        while not wlan.isconnected():
+            if time.ticks_diff(time.ticks_ms(), since_ms) > _JOIN_MS:
+                _radio_off()
+                return None
+            time.sleep_ms(20)
+        try:
+            return Link(where["host"], where["port"])
+        except OSError:
+            _radio_off()
+            raise
+
+    def sleep(self, ms, event=True):
+        _radio_off()
+        machine.RTC().memory(self._retained)
+        if event and self._quiet():
+            pin = machine.Pin(self._pins["event"], machine.Pin.IN)
+            esp32.wake_on_ext1((pin,), esp32.WAKEUP_ANY_HIGH)
+        machine.deepsleep(ms)
+
+    def _quiet(self):
+        # A pin that stays high, because its sensor can't be asked, would wake the chip at once.
+        if not hasattr(machine, "EXT1_WAKE"):
+            return False
+        try:
+            if self._sensor:
+                self._sensor.motion()
+        except OSError:
+            pass
+        return not machine.Pin(self._pins["event"], machine.Pin.IN).value()
+
+
+class Link:
+    """A TCP connection as a byte stream with a deadline; the radio goes off with it."""
+
+    def __init__(self, host, port):
+        import socket
+
+        self._socket = socket.socket()
+        try:
+            self._socket.settimeout(_ACK_S)
+            self._socket.connect(socket.getaddrinfo(host, port)[0][-1])
+        except OSError:
+            self._socket.close()
+            raise
+
+    def write(self, data):
+        self._socket.write(data)
+
+    def readinto(self, buf):
+        try:
+            return self._socket.readinto(buf) or 0
+        except OSError:
+            return 0
+
+    def close(self):
+        self._socket.close()
+        _radio_off()
+
+
+def _cause():
+    reset = machine.reset_cause()
+    if reset == machine.DEEPSLEEP_RESET:
+        return TIMER if machine.wake_reason() == machine.TIMER_WAKE else EVENT
+    if reset == machine.WDT_RESET:
+        return WATCHDOG
+    if reset == machine.PWRON_RESET and _after_brownout():
+        return BROWNOUT
+    return COLD
+
+
+def _after_brownout():
+    # The port calls a brown-out a power-on; the ESP32's own register knows better. On its
+    # successors, whose registers lie elsewhere, a brown-out counts as a cold boot.
+    return (os.uname().machine.endswith(" with ESP32")
+            and machine.mem32[_CAUSE_REGISTER] & 63 != _POWERON_RESET)
+
+
+def _radio_off():
+    # Left on, it draws 1.4 mA through deep sleep where 6 uA would do (micropython#5418).
+    if "espnow" in sys.modules:
+        sys.modules["espnow"].ESPNow().active(False)
+    if "network" in sys.modules:
+        wlan = sys.modules["network"].WLAN
+        for interface in (wlan.IF_STA, wlan.IF_AP):
+            wlan(interface).active(False)
