@@ -1,0 +1,32 @@
+# What records say: their kinds, and each kind's payload. The host reads with this file too.
+# All numbers are little-endian. Tables: docs/wake.md.
+
+from micropython import const
+
+# Kinds
+READING = const(1)  # u8 source, then int16 values: a summary of the window
+DECISION = const(2)  # u8 class, u8 share of the votes in 255ths, u8 smoothed class
+EVENT = const(3)  # u8 reason, u8 detail, u8 value
+STATE = const(4)  # STATE_FORMAT
+
+# Sources of a reading
+MEANS = const(0)  # mean of each channel: there was no model to compute features
+FEATURES = const(1)  # features of the model, those that settings name
+
+# Reasons of an event. CLASS_CHANGED: detail is the new smoothed class, value the old one.
+# All others are faults: value 1 when one begins, 0 when it is over.
+CLASS_CHANGED = const(1)
+BAD_SETTINGS = const(2)  # detail: which setting, 0 the file as a whole
+SENSOR_SILENT = const(3)  # detail: errno
+MODEL_REFUSED = const(4)  # detail: node/model.py
+UPLINK_FAILED = const(5)  # detail: errno, 0 no link
+FLASH_FAILED = const(6)  # detail: errno
+DEADLINE_MISSED = const(7)  # detail: the stage that had to be left out
+STAGE_FAILED = const(8)  # detail: the stage that failed in a way nobody foresaw
+
+NO_CLASS = const(255)
+
+# cause of this wake, faults as bits by reason, battery (mV), temperature (deg C), wakes, records
+# waiting, records dropped, deadlines missed, median and 99th percentile of time awake (bits of
+# the number of microseconds), wakes by cause
+STATE_FORMAT = "<BHHbIIIHBB5I"

@@ -1,0 +1,106 @@
+"""What the world remembers, in SQLite: where the node's life stands, and all that happened.
+
+Each wake ends in one transaction, so a world killed at any instant goes on from the last whole
+wake. The live view and the report read the same file.
+"""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    clock_us INTEGER NOT NULL,    -- when the next wake begins
+    cause INTEGER NOT NULL,       -- and why
+    retained BLOB NOT NULL,       -- what it finds in retained memory
+    wakes INTEGER NOT NULL,       -- so many have begun
+    faults INTEGER NOT NULL,      -- so many of the schedule's faults have struck
+    done INTEGER NOT NULL         -- the run is over
+);
+CREATE TABLE IF NOT EXISTS wakes (
+    n INTEGER PRIMARY KEY,
+    clock_us INTEGER NOT NULL,
+    cause INTEGER NOT NULL,
+    ended TEXT NOT NULL,          -- slept, cut, hung, killed, crashed
+    awake_us INTEGER,             -- the rest only if it slept
+    laps TEXT,                    -- JSON [[stage, microseconds], …]
+    depth INTEGER,                -- records waiting
+    decision INTEGER, share INTEGER, smoothed INTEGER,
+    link INTEGER,                 -- NULL not tried, 0 down, 1 up
+    programmed INTEGER, erases INTEGER
+);
+CREATE TABLE IF NOT EXISTS captures (
+    n INTEGER NOT NULL,           -- the wake
+    time_s INTEGER PRIMARY KEY,   -- of the node's clock; no two windows begin in one second
+    label TEXT NOT NULL,          -- the truth
+    recording TEXT NOT NULL,
+    start INTEGER NOT NULL        -- first sample of the window in it
+);
+"""
+
+
+@dataclass
+class State:
+    """Where the node's life stands between two wakes."""
+
+    clock_us: int
+    cause: int
+    retained: bytes
+    wakes: int
+    faults: int
+    done: bool
+
+
+class Journal:
+    """The file `world.db` of a run, opened by the world that writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = OFF")  # it need survive this process, not the PC
+        self._db.executescript(_SCHEMA)
+
+    def load(self) -> State | None:
+        """Return the state after the last whole wake, None before the first."""
+        row = self._db.execute("SELECT clock_us, cause, retained, wakes, faults, done"
+                               " FROM state").fetchone()
+        return None if row is None else State(*row[:5], done=bool(row[5]))
+
+    def save(self, state: State, wake: dict[str, Any] | None = None) -> None:
+        """Store the state and the wake that led to it, both or neither."""
+        self._db.execute("BEGIN IMMEDIATE")
+        if wake is not None:
+            self._db.execute(f"INSERT INTO wakes ({', '.join(wake)}) "
+                             f"VALUES ({', '.join('?' * len(wake))})", tuple(wake.values()))
+        self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?)",
+                         (state.clock_us, state.cause, state.retained, state.wakes, state.faults,
+                          state.done))
+        self._db.execute("COMMIT")
+
+    def captured(self, n: int, time_s: int, label: str, recording: str, start: int) -> None:
+        """Note the truth about a window before the node gets it."""
+        self._db.execute("INSERT INTO captures VALUES (?, ?, ?, ?, ?)",
+                         (n, time_s, label, recording, start))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def read(path: Path) -> sqlite3.Connection:
+    """Open a run's journal to read it, also while the world writes."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    db.row_factory = sqlite3.Row
+    return db
+
+
+def laps(text: str) -> list[tuple[int, int]]:
+    """Return (stage, µs it took) of the column `laps`, whose times count from the wake's start."""
+    found, before = [], 0
+    for stage, at_us in json.loads(text):
+        found.append((stage, at_us - before))
+        before = at_us
+    return found

@@ -1,0 +1,190 @@
+"""A run: its folder, and the two processes (ingest and world) that are kept alive through it.
+
+Each may be killed at any moment; it is started again and goes on from what it had stored.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outpost import build, bytecode, data, recipe
+from outpost.boards import Board
+from outpost.errors import OutpostError
+from outpost.toolchain import unix
+from outpost.world.schedule import Schedule
+
+NODE = 1
+SECTOR = 4096
+READING = 16  # features in a record of kind READING, at most
+
+
+class RunError(OutpostError):
+    """A run that can't be prepared, or whose processes don't stay alive."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is of."""
+
+    folder: Path
+    model: build.Result
+    meta: dict[str, Any]  # the model's model.json
+    schedule: Schedule
+    board: Board
+
+
+def prepare(folder: Path, model: str, board: Board, days: float, seed: int) -> Plan:
+    """Build what is needed and lay out a new run in `folder`, in place of what was there.
+
+    Raises OutpostError if the model can't be built or isn't sampled over time.
+    """
+    built = build.build(model)
+    if built.violations:
+        raise RunError(f"{built.model} breaks its contract: {'; '.join(built.violations)}")
+    meta = json.loads((built.folder / "model.json").read_text())
+    if meta["rate_hz"] is None:
+        raise RunError(f"{built.model} has no rate_hz: there is nothing to sample over time; "
+                       "models/motion has")
+    module = meta["modules"][build.HOST]
+    dataset = data.load(recipe.load(recipe.find(model)))
+    schedule = Schedule(seed, days, sorted({one.label for one in dataset.test}),
+                        quietest(dataset.test))
+    if folder.exists():
+        shutil.rmtree(folder)
+    (folder / "node" / "models").mkdir(parents=True)
+    shutil.copy(built.folder / module["file"], folder / "node" / "models")
+    (folder / "node" / "settings.json").write_text(json.dumps(settings(meta)))
+    lanes = [board.lanes[name] for name in ("alert", "event", "telemetry", "diagnostic")]
+    (folder / "flash.img").write_bytes(b"\xff" * SECTOR * sum(lanes))
+    index, offset = [], 0
+    with (folder / "recordings.bin").open("wb") as file:
+        for one in dataset.test:
+            samples = one.samples.astype("<i2").tobytes()
+            file.write(samples)
+            index.append({"name": one.name, "label": one.label, "offset": offset,
+                          "bytes": len(samples), "channels": one.samples.shape[1]})
+            offset += len(samples)
+    config = {"node": NODE, "lanes": lanes, "costs": costs(board, meta),
+              "micropython": str(unix.micropython()), "bytecode": str(bytecode.build()),
+              "schedule": {key: getattr(schedule, key)
+                           for key in ("seed", "days", "classes", "quiet")},
+              "recordings": index}
+    (folder / "run.json").write_text(json.dumps(config, indent=1))
+    return Plan(folder, built, meta, schedule, board)
+
+
+def settings(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a node that carries the model of which `meta` is the model.json."""
+    return {
+        "version": 1,
+        "window": meta["window"], "channels": len(meta["channels"]),
+        "period_us": round(1e6 / meta["rate_hz"]),
+        "awake_ms": round(1e3 * meta["window"] / meta["rate_hz"]) + 15000,
+        "post": meta["post"]["weights"],
+        "reading": list(range(min(READING, len(meta["features"])))),
+        "model": {"name": meta["name"], "crc32": meta["modules"][build.HOST]["crc32"],
+                  "abi": meta["abi"], "window": meta["window"],
+                  "channels": len(meta["channels"]), "features": len(meta["features"]),
+                  "classes": len(meta["classes"])}}
+
+
+def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the time everything takes on `board`, as docs/world.md has it in a wake's message."""
+    values = meta["window"] * len(meta["channels"])
+
+    def each(stage: str, unit: str) -> float:
+        return board.stage_us(stage, **{unit: 1}) - board.stage_us(stage)
+
+    link = f"uplink.{next(iter(board.costs['uplink']))}"
+    stages = (board.stage_us("boot"),
+              board.stage_us("capture", sample=meta["window"], value=values, B=2 * values),
+              board.stage_us("pre", value=values),
+              board.stage_us("infer", tree=meta["forest"]["trees"]),
+              board.stage_us("post"), board.stage_us("store", record=2), 0)
+    return {"stage_us": [round(us) for us in stages],
+            "flash": {"program_us": round(each("store", "page")),
+                      "program_byte_ns": round(1e3 * each("store", "B")),
+                      "erase_us": round(each("store", "sector"))},
+            # Nothing answers: the attempt lasts as long as one that succeeds.
+            "uplink": {"session_us": round(board.stage_us(link)),
+                       "failed_us": round(board.stage_us(link)),
+                       "byte_ns": round(1e3 * each(link, "B"))}}
+
+
+def quietest(recordings: list[data.Recording]) -> str:
+    """Return the label whose recordings move least."""
+    moved: dict[str, list[float]] = {}
+    for one in recordings:
+        moved.setdefault(one.label, []).append(float(np.std(one.samples, axis=0).mean()))
+    return min(moved, key=lambda label: float(np.mean(moved[label])))
+
+
+class Run:
+    """The processes of a run, started again whenever they end early. Use as a context manager."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.restarts = {"world": 0, "ingest": 0}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._port = 0
+
+    def __enter__(self) -> "Run":
+        self._start_ingest()
+        config = json.loads((self.plan.folder / "run.json").read_text())
+        config["gateway"] = {"host": "127.0.0.1", "port": self._port}
+        scratch = self.plan.folder / ".run.json"
+        scratch.write_text(json.dumps(config, indent=1))
+        scratch.replace(self.plan.folder / "run.json")
+        self._start_world()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def alive(self) -> bool:
+        """Start again what was killed; False once the world has come to its end.
+
+        Raises RunError with the last words of a process that ended by itself.
+        """
+        for name, process in tuple(self.processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            if name == "world" and code == 0:
+                return False
+            if code >= 0:
+                log = self.plan.folder / f"{name}.log"
+                words = log.read_text(errors="replace").strip().splitlines()
+                raise RunError(f"{words[-1].removeprefix('error: ') if words else name + ' ended'}"
+                               f" ({log})")
+            self.restarts[name] += 1
+            self._start_world() if name == "world" else self._start_ingest()
+        return True
+
+    def _start_world(self) -> None:
+        with (self.plan.folder / "world.log").open("ab") as log:
+            self.processes["world"] = subprocess.Popen(
+                [sys.executable, "-m", "outpost.world", self.plan.folder],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _start_ingest(self) -> None:
+        """Start the ingest, on the port it had before, and wait until it listens."""
+        with (self.plan.folder / "ingest.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "outpost.gateway.ingest", "--port", str(self._port),
+                 "--database", self.plan.folder / "gateway.db"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        self.processes["ingest"] = process
+        if not self._port:
+            assert process.stdout is not None
+            self._port = int(process.stdout.readline() or 0)
+            if not self._port:
+                raise RunError(f"the ingest doesn't start; see {self.plan.folder / 'ingest.log'}")
