@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +326,7 @@ def _board(file: Path, text: dict[str, Any]) -> Board:
     regions = [Region(name, **where) for name, where in flash.pop("region").items()]
     values["flash"] = Flash(regions=tuple(sorted(regions, key=lambda r: r.offset)), **flash)
     board = Board(file=file, name=file.stem, **values)
-    for problem in (*_flash_problems(board), *_pin_problems(board)):
+    for problem in chain(_flash_problems(board), _pin_problems(board)):
         raise BoardError(f"{file}: {problem}")
     return board
 
