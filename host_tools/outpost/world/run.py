@@ -101,7 +101,8 @@ def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
     def each(stage: str, unit: str) -> float:
         return board.stage_us(stage, **{unit: 1}) - board.stage_us(stage)
 
-    link = f"uplink.{next(iter(board.costs['uplink']))}"
+    kind = next(iter(board.costs["uplink"]))
+    link = f"uplink.{kind}"
     stages = (board.stage_us("boot"),
               board.stage_us("capture", sample=meta["window"], value=values, B=2 * values),
               board.stage_us("pre", value=values),
@@ -111,9 +112,8 @@ def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
             "flash": {"program_us": round(each("store", "page")),
                       "program_byte_ns": round(1e3 * each("store", "B")),
                       "erase_us": round(each("store", "sector"))},
-            # Nothing answers: the attempt lasts as long as one that succeeds.
             "uplink": {"session_us": round(board.stage_us(link)),
-                       "failed_us": round(board.stage_us(link)),
+                       "failed_us": round(board.costs["uplink"][kind]["failed"].to("us")),
                        "byte_ns": round(1e3 * each(link, "B"))}}
 
 
