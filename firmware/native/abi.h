@@ -41,6 +41,15 @@ typedef struct {
     int typecode;  /* as in module array, or MP_BYTEARRAY */
 } mp_buffer_t;
 
+/* How array and bytearray lie in memory. The table promises nothing about it, so module.c believes
+ * it of a type only after an object of the type has shown it. */
+typedef struct {
+    const mp_type_t *type;
+    size_t typecode; /* in the low byte */
+    size_t count;    /* items */
+    void *start;
+} mp_array_t;
+
 #define MP_BYTEARRAY 1
 #define MP_READ 1u
 #define MP_READ_WRITE 3u

@@ -12,6 +12,10 @@
 
 #define OUTPOST_ABI 1
 
+#ifndef OUTPOST_STATE
+#define OUTPOST_STATE
+#endif
+
 #define WINDOW_LENGTH (OUTPOST_WINDOW * OUTPOST_CHANNELS)
 
 #define TEXT_(macro) #macro
@@ -33,19 +37,45 @@ static void __attribute__((noreturn)) refuse(const char *message, size_t length)
 #define REFUSE(message) refuse(message, sizeof message - 1)
 #endif
 
-/* The memory behind a Python object, or NULL unless it is `length` bytes of plain bytes or of
- * `typecode`, and may be accessed so. An odd address would be a hard fault on a Cortex-M0+. */
-static void *memory(mp_obj_t object, size_t access, size_t length, int typecode)
+/* The types of array and bytearray, once they are known. Not static in a .mpy file, because code
+ * that doesn't know where it is reaches a variable only by an address that the loader gives. */
+OUTPOST_STATE struct {
+    const mp_type_t *shorts, *bytes;
+} outpost_known;
+
+/* What nearly every caller passes, found in a tenth of the time that mp_get_buffer takes: an array
+ * of `count` items whose type has been seen before. NULL for everything else. */
+static inline void *familiar(mp_obj_t object, const mp_type_t *type, uint8_t typecode, size_t count)
 {
+    const mp_array_t *array = object;
+    if (((uintptr_t)object & 3) == 0 && array->type == type &&
+        (uint8_t)array->typecode == typecode && array->count == count) {
+        return array->start;
+    }
+    return NULL;
+}
+
+/* The memory behind a Python object, or NULL unless it is `count` items of `typecode` or as many
+ * plain bytes, and may be accessed so. An odd address would be a hard fault on a Cortex-M0+.
+ *
+ * A type is taken note of if its object lies in memory just as MicroPython describes it: then it
+ * is that of array or bytearray. (A memoryview marks its typecode, and strings have another.) */
+static void *memory(mp_obj_t object, size_t access, size_t count, int typecode)
+{
+    size_t length = typecode == 'h' ? count * 2 : count;
     mp_buffer_t buffer;
-    if (!mp_get_buffer(object, &buffer, access) || buffer.length != length) {
+    if (!mp_get_buffer(object, &buffer, access) || buffer.length != length ||
+        (typecode == 'h' && ((uintptr_t)buffer.start & 1) != 0)) {
         return NULL;
     }
-    if (buffer.typecode != typecode && buffer.typecode != MP_BYTEARRAY &&
-        (buffer.typecode != 'B' || mp_type_of(object) == mp_type_str)) {
-        return NULL;
-    }
-    if (typecode == 'h' && ((uintptr_t)buffer.start & 1) != 0) {
+    if (buffer.typecode == typecode) {
+        const mp_array_t *array = object;
+        if (((uintptr_t)object & 3) == 0 && (uint8_t)array->typecode == typecode &&
+            array->count == count && array->start == buffer.start) {
+            *(typecode == 'h' ? &outpost_known.shorts : &outpost_known.bytes) = array->type;
+        }
+    } else if (buffer.typecode != MP_BYTEARRAY &&
+               (buffer.typecode != 'B' || mp_type_of(object) == mp_type_str)) {
         return NULL;
     }
     return buffer.start;
@@ -53,7 +83,7 @@ static void *memory(mp_obj_t object, size_t access, size_t length, int typecode)
 
 static const int16_t *window_of(mp_obj_t object)
 {
-    const int16_t *window = memory(object, MP_READ, WINDOW_LENGTH * 2, 'h');
+    const int16_t *window = memory(object, MP_READ, WINDOW_LENGTH, 'h');
     if (window == NULL) {
         REFUSE("window: array('h') of " TEXT(OUTPOST_WINDOW) "*" TEXT(OUTPOST_CHANNELS));
     }
@@ -62,7 +92,10 @@ static const int16_t *window_of(mp_obj_t object)
 
 static int16_t *features_of(mp_obj_t object, size_t access)
 {
-    int16_t *features = memory(object, access, OUTPOST_FEATURES * 2, 'h');
+    int16_t *features = familiar(object, outpost_known.shorts, 'h', OUTPOST_FEATURES);
+    if (features == NULL) {
+        features = memory(object, access, OUTPOST_FEATURES, 'h');
+    }
     if (features == NULL) {
         REFUSE("features: array('h') of " TEXT(OUTPOST_FEATURES));
     }
@@ -71,7 +104,10 @@ static int16_t *features_of(mp_obj_t object, size_t access)
 
 static uint8_t *votes_of(mp_obj_t object)
 {
-    uint8_t *votes = memory(object, MP_READ_WRITE, OUTPOST_CLASSES, 'B');
+    uint8_t *votes = familiar(object, outpost_known.bytes, MP_BYTEARRAY, OUTPOST_CLASSES);
+    if (votes == NULL) {
+        votes = memory(object, MP_READ_WRITE, OUTPOST_CLASSES, MP_BYTEARRAY);
+    }
     if (votes == NULL) {
         REFUSE("votes: bytearray of " TEXT(OUTPOST_CLASSES));
     }
@@ -81,13 +117,16 @@ static uint8_t *votes_of(mp_obj_t object)
 /* The class with most votes; of equals, the first. */
 static mp_obj_t decide(const int16_t *features, uint8_t *votes)
 {
+#pragma GCC unroll 16
     for (int i = 0; i < OUTPOST_CLASSES; i++) {
         votes[i] = 0;
     }
     outpost_tree_votes(features, votes);
-    unsigned best = 0;
+    unsigned best = 0, most = votes[0];
+#pragma GCC unroll 16
     for (unsigned i = 1; i < OUTPOST_CLASSES; i++) {
-        if (votes[i] > votes[best]) {
+        if (__builtin_expect(votes[i] > most, 0)) {
+            most = votes[i];
             best = i;
         }
     }

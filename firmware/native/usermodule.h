@@ -11,7 +11,7 @@
 #include "py/binary.h"
 #include "py/runtime.h"
 
-/* Laid out as mp_obj_fun_builtin_fixed_t and mp_buffer_info_t are. */
+/* Laid out as mp_obj_fun_builtin_fixed_t, mp_buffer_info_t and mp_obj_array_t are. */
 typedef struct {
     const mp_obj_type_t *type;
     const void *code;
@@ -22,6 +22,17 @@ typedef struct {
     size_t length;
     int typecode;
 } mp_buffer_t;
+
+typedef struct {
+    const mp_obj_type_t *type;
+    size_t typecode;
+    size_t count;
+    void *start;
+} mp_array_t;
+
+#define OUTPOST_STATE static
+
+typedef mp_obj_type_t mp_type_t;
 
 #define MP_BYTEARRAY BYTEARRAY_TYPECODE
 #define MP_READ MP_BUFFER_READ

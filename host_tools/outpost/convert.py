@@ -15,10 +15,16 @@ from outpost.reference import integer_threshold
 MAX_TREES = 255  # votes are bytes
 KINDS = ("RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier")
 
-_VOTES = """
+_TREES = """\
+#define OUTPOST_LEAST_THRESHOLD {least}
+#include "trees.h"
+
+{functions}
+
 /* Add the vote of each tree to its class. */
 static void outpost_tree_votes(const int16_t *features, uint8_t *votes)
 {{
+    OUTPOST_LOOK(features)
 {calls}
 }}
 """
@@ -54,13 +60,19 @@ def trees_to_c(model: Any, features: int) -> str:
     functions, separator, _ = code.partition("int32_t outpost_predict(")
     if not separator:
         raise ConvertError("emlearn's C is not laid out as expected; 0.23.2 is the version known")
-    calls = "\n".join(f"    votes[outpost_tree_{i}(features)]++;"
-                      for i in range(trees))
-    functions = functions.replace(", int32_t features_length", "")  # which no tree uses
+    # how a feature is looked at is the business of firmware/native/trees.h
+    functions = functions.replace("(const int16_t *features, int32_t features_length)",
+                                  "(OUTPOST_AT)")
     # beyond int16: said outright, or compilers warn of a comparison that can't fail
     functions = re.sub(r"features\[\d+\] < 32768\b", "1", functions)
     functions = re.sub(r"features\[\d+\] < -32768\b", "0", functions)
-    return functions.rstrip() + "\n" + _VOTES.format(calls=calls)
+    functions = re.sub(r"features\[(\d+)\] < (-?\d+)", r"OUTPOST_BELOW(\1, \2)", functions)
+    if "features" in functions:
+        raise ConvertError("emlearn's C is not laid out as expected; 0.23.2 is the version known")
+    thresholds = re.findall(r"OUTPOST_BELOW\(\d+, (-?\d+)\)", functions)
+    calls = "\n".join(f"    votes[outpost_tree_{i}(OUTPOST_HERE)]++;" for i in range(trees))
+    return _TREES.format(least=min(map(int, thresholds), default=0), calls=calls,
+                         functions=functions.strip())
 
 
 def emit(recipe: Recipe, model: Any, folder: Path) -> list[Path]:
