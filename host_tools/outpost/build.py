@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from outpost import cache, data, recipe
+from outpost import cache, compile, data, recipe
 from outpost.console import console
 from outpost.errors import OutpostError
 from outpost.paths import BUILD, NATIVE
@@ -29,7 +29,8 @@ from outpost.recipe import Recipe
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
-STEPS = ("recipe", "data", "features", "train", "reference", "convert", "compile", "link", "build")
+STEPS = ("recipe", "data", "features", "train", "reference", "convert", "compile", "link", "mpy",
+         "build")
 
 # Runs on MicroPython. argv: folder of the module, its name, windows in, answers out.
 _CLASSIFY = """
@@ -115,6 +116,8 @@ def build(model: str, archs: Iterable[str] = (HOST,), out: Path | None = None) -
     what = recipe.load(recipe.find(model))
     folder = out if out is not None else BUILD / "models" / what.name
     archs = list(dict.fromkeys(archs))
+    for arch in archs:
+        compile.architecture(arch)
     key = _key(what)
     with cache.lock(f"build-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]}"):
         meta = _built(folder, key)
@@ -135,7 +138,7 @@ def _key(what: Recipe) -> str:
     here = Path(__file__).parent
     texts = [what.file.read_bytes(), repr(data.fingerprint(what)).encode(), sys.version.encode()]
     texts += [(here / f"{step}.py").read_bytes() for step in STEPS]
-    texts += [path.read_bytes() for path in sorted(NATIVE.iterdir()) if path.is_file()]
+    texts += [path.read_bytes() for path in sorted(NATIVE.rglob("*")) if path.is_file()]
     texts += [f"{package} {metadata.version(package)}".encode() for package in PACKAGES]
     from outpost.toolchain import unix
 
@@ -231,7 +234,7 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
 
 def _module(what: Recipe, arch: str, scratch: Path) -> dict[str, Any]:
     """Compile and link the module for one architecture; return its entry in model.json."""
-    from outpost import compile, link
+    from outpost import link
 
     (scratch / arch).mkdir()
     path = scratch / arch / f"{what.name}.mpy"
@@ -271,7 +274,7 @@ def _prove(what: Recipe, module: dict[str, Any], scratch: Path, test_set: data.W
     return told["abi"]
 
 
-def execute(mpy: Path, windows: np.ndarray, features: int, classes: int
+def execute(mpy: Path, windows: np.ndarray, features: int, classes: int, timeout_s: float = 120
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, int]]:
     """Classify int16 `windows` with an x64 module on MicroPython's unix port.
 
@@ -284,9 +287,13 @@ def execute(mpy: Path, windows: np.ndarray, features: int, classes: int
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "windows", Path(scratch) / "answers"
         source.write_bytes(np.ascontiguousarray(windows).tobytes())
-        run = subprocess.run(
-            [unix.micropython(), "-c", _CLASSIFY, str(mpy.parent), mpy.stem, str(source),
-             str(target)], capture_output=True, text=True)
+        try:
+            run = subprocess.run(
+                [unix.micropython(), "-c", _CLASSIFY, str(mpy.parent), mpy.stem, str(source),
+                 str(target)], capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:  # MicroPython reads a cut-off .mpy for ever
+            raise BuildError(f"{mpy.name} was still running on MicroPython after {timeout_s:g} s"
+                             ) from error
         if run.returncode != 0:
             raise BuildError(f"{mpy.name} failed on MicroPython (exit code {run.returncode}): "
                              f"{(run.stderr or run.stdout).strip()}")
