@@ -6,6 +6,7 @@ both sides of a split.
 
 import csv
 import hashlib
+import io
 import math
 import subprocess
 import sys
@@ -201,7 +202,8 @@ def _digits(signal: Signal) -> tuple[list[Recording], tuple[str, ...]]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder ([data] path)")
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".npz"))
+    files = sorted(path for path in folder.iterdir()
+                   if path.suffix in (".csv", ".npz") and path.is_file())
     if not files:
         raise DataError(f"{folder}: no .csv or .npz files in it")
     return files
@@ -224,70 +226,71 @@ def _folder(recipe: Recipe) -> Iterator[Recording]:
 
 
 def _csv(path: Path, recipe: Recipe) -> Iterator[Recording]:
-    """Read `time_ms,<channel>…[,label]`; the label is else the file's name up to the first _."""
-    names = recipe.signal.names
-    lines: list[int] = []
-    times: list[float] = []
-    rows: list[list[float]] = []
-    labels: list[str] = []
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as handle:
-        reader = csv.reader(handle)
-        header = [column.strip() for column in next(reader, [])]
-        labelled = "label" in header
-        wanted = ["time_ms", *names] + ["label"] * labelled
-        if sorted(header) != sorted(wanted):
-            missing = [name for name in ("time_ms", *names) if name not in header]
-            extra = [name for name in header if name not in wanted]
-            twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
-            told = [f"{what} {', '.join(map(repr, which))}" for what, which in
-                    (("missing:", missing), ("not in model.toml:", extra), ("twice:", twice))
-                    if which]
-            raise DataError(f"{path} line 1: wrong columns: {'; '.join(told)}. Expected "
-                            f"time_ms,{','.join(names)} and perhaps label")
-        order = [header.index(name) for name in ("time_ms", *names)]
-        for row in reader:
-            if not row:
-                continue
-            line = reader.line_num
-            if len(row) != len(header):
-                raise DataError(f"{path} line {line}: {len(row)} columns, the header has "
-                                f"{len(header)}")
-            values = []
-            for column in order:
-                try:
-                    value = float(row[column])
-                except ValueError:
-                    value = math.nan
-                if not math.isfinite(value):
-                    raise DataError(f"{path} line {line}: {header[column]} is "
-                                    f"{row[column].strip()!r}, not a number")
-                values.append(value)
-            if times and values[0] <= times[-1]:
-                raise DataError(f"{path} line {line}: time_ms goes from {times[-1]:g} to "
-                                f"{values[0]:g}; it must grow")
-            lines.append(line)
-            times.append(values[0])
-            rows.append(values[1:])
-            labels.append(row[header.index("label")].strip() if labelled
-                          else path.name.split("_")[0])
-            if not labels[-1]:
-                raise DataError(f"{path} line {line}: the label is empty")
-    if not labelled and "_" not in path.name:
-        raise DataError(f"{path} line 1: no label: add a label column, or put the label into the "
-                        "file's name before a _ (walk_01.csv)")
-    if len(rows) < 2:
-        raise DataError(f"{path}: {len(rows)} rows; a recording needs at least two")
-    rate = _rate(path, lines, np.array(times), recipe)
-    samples = np.array(rows)
+    """Read `time_ms,<channel>…[,label]`; the label is else the file's name up to the first _.
+
+    A file whose label changes is several recordings, which stay on one side of a split.
+    """
+    try:
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig")))
+        lines, table = zip(*((reader.line_num, row) for row in reader if row), strict=True)
+    except ValueError as error:  # also UnicodeDecodeError
+        raise DataError(f"{path}: empty, or not UTF-8 text") from error
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable CSV file: {error}") from error
+    header = [column.strip() for column in table[0]]
+    _check_header(path, header, recipe.signal.names)
+    lines, table = lines[1:], table[1:]
+    if len(table) < 2:
+        raise DataError(f"{path}: {len(table)} rows; a recording needs at least two")
+
+    columns = [header.index(name) for name in ("time_ms", *recipe.signal.names)]
+    values = np.empty((len(table), len(columns)))
+    for i, (line, row) in enumerate(zip(lines, table, strict=True)):
+        if len(row) != len(header):
+            raise DataError(f"{path} line {line}: {len(row)} columns, the header has "
+                            f"{len(header)}")
+        for j, column in enumerate(columns):
+            try:
+                values[i, j] = float(row[column])
+            except ValueError:
+                values[i, j] = math.nan
+            if not math.isfinite(values[i, j]):
+                raise DataError(f"{path} line {line}: {header[column]} is {row[column][:32]!r}, "
+                                "not a number")
+        if i > 0 and values[i, 0] <= values[i - 1, 0]:
+            raise DataError(f"{path} line {line}: time_ms goes from {values[i - 1, 0]:.15g} to "
+                            f"{values[i, 0]:.15g}; it must grow")
+    rate = _rate(path, lines, values[:, 0], recipe)
+
+    labels = [path.name.split("_")[0]] * len(table)
+    if "label" in header:
+        labels = [row[header.index("label")].strip() for row in table]
+    if "" in labels:
+        raise DataError(f"{path} line {lines[labels.index('')]}: the label is empty")
     starts = [i for i in range(len(labels)) if i == 0 or labels[i] != labels[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
         name = path.name
         if len(starts) > 1:
             name += f" lines {lines[start]}-{lines[end - 1]}"
-        yield Recording(name, labels[start], samples[start:end], rate, path.name)
+        yield Recording(name, labels[start], values[start:end, 1:], rate, path.name)
 
 
-def _rate(path: Path, lines: list[int], times_ms: np.ndarray, recipe: Recipe) -> float:
+def _check_header(path: Path, header: list[str], names: tuple[str, ...]) -> None:
+    wanted = ["time_ms", *names] + ["label"] * ("label" in header)
+    if sorted(header) != sorted(wanted):
+        faults = (("missing", [name for name in wanted if name not in header]),
+                  ("not in model.toml", [name for name in header if name not in wanted]),
+                  ("twice", [name for name in dict.fromkeys(header) if header.count(name) > 1]))
+        told = [f"{fault}: {', '.join(ascii(name[:32]) for name in which[:8])}"
+                for fault, which in faults if which]
+        raise DataError(f"{path} line 1: wrong columns, {'; '.join(told)}. Expected time_ms,"
+                        f"{','.join(names)} and perhaps label")
+    if "label" not in header and "_" not in path.name:
+        raise DataError(f"{path} line 1: no label: add a label column, or put the label into the "
+                        "file's name before a _ (walk_01.csv)")
+
+
+def _rate(path: Path, lines: tuple[int, ...], times_ms: np.ndarray, recipe: Recipe) -> float:
     """Return the rate in Hz of a file's samples; raise DataError at the first uneven interval."""
     steps = np.diff(times_ms)
     usual = float(np.median(steps))
@@ -317,7 +320,8 @@ def _npz(path: Path, recipe: Recipe) -> Iterator[Recording]:
             x, y = archive["X"], archive["y"]
             rate = float(archive["rate_hz"]) if "rate_hz" in archive else recipe.data.rate_hz
     except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
-        raise DataError(f"{path}: not a plain .npz of numbers: {error}") from error
+        raise DataError(f"{path}: not an .npz file of plain arrays, as numpy.savez(X=…, y=…) "
+                        "writes it") from error
     if x.ndim != 3 or x.shape[1] != len(names) or y.shape != x.shape[:1]:
         raise DataError(f"{path}: X is {x.shape} and y {y.shape}; X must be (recordings, "
                         f"{len(names)} channels: {', '.join(names)}; samples), y (recordings,)")
@@ -358,28 +362,30 @@ def _to_sensor(recordings: list[Recording], signal: Signal, warnings: list[str]
     """Turn units into int16 counts at the sensor's rate; what is out of range saturates."""
     scale = np.array([channel.counts for channel in signal.channels])
     clipped: Counter[str] = Counter()
+    where: dict[str, str] = {}
     short: list[str] = []
     converted = []
     for recording in recordings:
-        samples = recording.samples
-        if signal.rate_hz is not None and recording.rate_hz is not None:
-            samples = resample(samples, recording.rate_hz, signal.rate_hz)
-        if len(samples) < signal.window:
-            short.append(f"{recording.name} ({len(samples)})")
-            continue
-        counts = np.rint(samples * scale)
-        beyond = ((counts < -32768) | (counts > 32767)).sum(axis=0)
+        counts = recording.samples * scale
+        beyond = ((counts < -32768.5) | (counts >= 32767.5)).sum(axis=0)
         for i in np.flatnonzero(beyond):
             clipped[signal.names[i]] += int(beyond[i])
-        counts = np.clip(counts, -32768, 32767).astype(np.int16)
+            where.setdefault(signal.names[i], recording.name)
+        counts = np.clip(counts, -32768, 32767)
+        if signal.rate_hz is not None and recording.rate_hz is not None:
+            counts = resample(counts, recording.rate_hz, signal.rate_hz)
+        if len(counts) < signal.window:
+            short.append(f"{recording.name} ({len(counts)})")
+            continue
+        counts = np.clip(np.rint(counts), -32768, 32767).astype(np.int16)
         converted.append(replace(recording, samples=counts, rate_hz=signal.rate_hz))
     for name, count in clipped.items():
-        warnings.append(f"{name}: {count} samples beyond the sensor's range, clipped as the "
-                        "sensor would")
+        warnings.append(f"{name}: {count} sample{'s' * (count > 1)} beyond the sensor's range "
+                        f"(first in {where[name]}), clipped as the sensor would")
     if short:
         told = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
-        warnings.append(f"{len(short)} recordings left out, shorter than the window of "
-                        f"{signal.window} samples: {told}")
+        warnings.append(f"{len(short)} recording{'s' * (len(short) > 1)} left out, shorter than "
+                        f"the window of {signal.window} samples: {told}")
     if not converted:
         raise DataError(f"every recording is shorter than the window of {signal.window} samples: "
                         f"{short[0]}")

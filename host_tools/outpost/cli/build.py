@@ -21,12 +21,14 @@ def build(
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
 ) -> None:
     """Train, convert, compile and link a model, run it, and hold it against its contract."""
+    from rich.markup import escape
+
     from outpost import build as pipeline
     from outpost.console import console, print_json
 
     result = pipeline.build(model, arch or (pipeline.HOST,), out)
     for warning in result.warnings:
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     if json:
         print_json(result.json())
     else:
@@ -37,6 +39,7 @@ def build(
 
 
 def _show(result: "Result") -> None:
+    from rich import box
     from rich.table import Table
 
     from outpost.console import stdout
@@ -48,8 +51,9 @@ def _show(result: "Result") -> None:
         return "not run" if value is None else f"{value:,}"
 
     table = Table("arch", title=f"{result.model} {result.version}: {result.windows} held-out "
-                                f"windows of {result.recordings} recordings", title_justify="left")
-    for column in ("scikit-learn", "reference", "compiled", "disagreements", "bytes", "heap"):
+                                f"windows of {result.recordings} recordings", title_justify="left",
+                  box=box.SIMPLE_HEAD)
+    for column in ("scikit-learn", "reference", "compiled", "disagree", "bytes", "heap"):
         table.add_column(column, justify="right")
     for module in result.modules:
         table.add_row(module.arch, share(result.accuracy["sklearn"]),
