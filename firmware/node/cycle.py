@@ -27,9 +27,15 @@ _ALERTS = (record.BAD_SETTINGS, record.SENSOR_SILENT, record.MODEL_REFUSED, reco
 
 
 def live(board):
-    """Wake after wake; one, where deep sleep ends everything."""
-    while True:
-        Wake(board).live()
+    """Wake after wake; one, where deep sleep ends everything. Returns to the REPL if held."""
+    if board.held():
+        return
+    try:
+        while True:
+            Wake(board).live()
+    except KeyboardInterrupt:
+        board.stay()
+        raise
 
 
 class Wake:

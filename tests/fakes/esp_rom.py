@@ -5,7 +5,8 @@ manual) well enough for the real esptool, over a flash that is a bytearray. Faul
 (what, at which command, how often it has come by then): see `EspRom.plan`.
 
 A pseudo-terminal has no DTR and RTS, so closing the port stands for a reset; after it the first
-byte decides: 0xC0 is esptool, anything else is for the program in flash (`boot`).
+byte decides: 0xC0 is esptool, anything else is for the program in flash: `boot(folder)` is the
+command that runs it, on flash.bin in `folder`, and prints "boot" first.
 """
 
 import errno
@@ -13,6 +14,7 @@ import hashlib
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import threading
@@ -43,7 +45,8 @@ class EspRom:
     """One board; use it as a context manager. `port` stays the same name over every fault."""
 
     def __init__(self, folder: Path, chip: str = "esp32", size: int = 4 << 20,
-                 stub: bool = True, boot: Callable[["EspRom"], list] | None = None) -> None:
+                 stub: bool = True, boot: Callable[[Path], list] | None = None) -> None:
+        self.folder = folder
         self.port = folder / "ttyFAKE"
         self.flash = bytearray(b"\xff" * size)
         self.chip, self.stub, self.boot = chip, stub, boot
@@ -53,7 +56,6 @@ class EspRom:
         self._fault: tuple[str, str, int] | None = None
         self._reset()
         self._stop = threading.Event()
-        self._gone_until = 0.0
         self._master = -1
         self._plug()
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -107,7 +109,7 @@ class EspRom:
         self._in = bytearray()
         self._in_stub = self._mute = self._cell = False
         self._ram = b""
-        self._at = self._erase_to = 0
+        self._at = 0
         self._inflate = None
         self._asked = 0
         self._program: subprocess.Popen | None = None
@@ -164,15 +166,22 @@ class EspRom:
     # --- the program in flash ---
 
     def _to_program(self, data: bytes) -> None:
-        if self._fault and self._fault[1] == "PROGRAM":
-            self.seen["PROGRAM"] += 1
-            self._strike("PROGRAM")
-            if self._mute:
-                return
+        self.seen["PROGRAM"] += 1
+        self._strike("PROGRAM")
+        if self._mute:
+            return
         if self._program is None:
-            self._program = subprocess.Popen(self.boot(self), stdin=subprocess.PIPE, bufsize=0,
-                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self._program.stdin.write(data)
+            (self.folder / "flash.bin").write_bytes(self.flash)
+            self._program = subprocess.Popen(self.boot(self.folder), stdin=subprocess.PIPE,
+                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                             bufsize=0)
+            os.read(self._program.stdout.fileno(), 65536)  # "boot": now it can be interrupted
+        if b"\x03" in data:
+            self._program.send_signal(signal.SIGINT)
+        try:
+            self._program.stdin.write(data.replace(b"\x03", b""))
+        except BrokenPipeError:
+            self._end_program()
 
     def _end_program(self) -> None:
         program, self._program = self._program, None
@@ -181,6 +190,7 @@ class EspRom:
             program.wait()
             program.stdin.close()
             program.stdout.close()
+            self.flash[:] = (self.folder / "flash.bin").read_bytes()
 
     # --- the loader ---
 

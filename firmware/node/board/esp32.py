@@ -31,7 +31,7 @@ class Board:
         with open("board.json") as file:
             given = json.load(file)
         self._pins, self._lanes = given["pins"], given["lanes"]
-        self.cause = _cause()
+        self.cause = _cause(given["chip"])
         self.node_id, self.key = identity.load(machine.unique_id())
         self._retained = b""
         self._watchdog = self._sensor = None
@@ -187,22 +187,21 @@ class Link:
         _radio_off()
 
 
-def _cause():
+def _cause(chip):
     reset = machine.reset_cause()
     if reset == machine.DEEPSLEEP_RESET:
         return TIMER if machine.wake_reason() == machine.TIMER_WAKE else EVENT
     if reset == machine.WDT_RESET:
         return WATCHDOG
-    if reset == machine.PWRON_RESET and _after_brownout():
+    if reset == machine.PWRON_RESET and _after_brownout(chip):
         return BROWNOUT
     return COLD
 
 
-def _after_brownout():
+def _after_brownout(chip):
     # The port calls a brown-out a power-on; the ESP32's own register knows better. On its
     # successors, whose registers lie elsewhere, a brown-out counts as a cold boot.
-    return (os.uname().machine.endswith(" with ESP32")
-            and machine.mem32[_CAUSE_REGISTER] & 63 != _POWERON_RESET)
+    return chip == "ESP32" and machine.mem32[_CAUSE_REGISTER] & 63 != _POWERON_RESET
 
 
 def _radio_off():

@@ -56,6 +56,14 @@ class Board:
     def feed(self):
         pass  # the world itself watches that the node goes on
 
+    # --- a person ---
+
+    def held(self):
+        return False  # nobody is at this node's desk
+
+    def stay(self):
+        pass
+
     # --- memory ---
 
     def retained(self):

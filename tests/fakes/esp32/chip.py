@@ -7,7 +7,6 @@ import sys
 
 sys.stdout.write("boot\r\n")
 FOLDER = sys.argv[1]
-sys.path.insert(0, __file__[:__file__.rfind("/")])
 
 import os
 
@@ -18,15 +17,24 @@ import chip_time
 sys.modules["time"] = chip_time
 
 import esp32
-import machine  # noqa: F401
 import vfs
 
+sys.path.insert(0, "/flash")
 
 
 def setup():
     device = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="vfs")[0]
     vfs.mount(vfs.VfsLfs2(device), "/flash")
     os.chdir("/flash")
+    from node import board
+
+    board.here = here  # sys.platform, by which a board is chosen, says linux here
+
+
+def here():
+    from node.board.esp32 import Board
+
+    return Board()
 
 
 def run(code, name):
@@ -90,7 +98,7 @@ try:
     with open("main.py") as file:
         main = file.read()
     problem = run(main, "main.py")
-except OSError as error:
+except (OSError, ImportError) as error:
     problem = "no main.py: %s\r\n" % error
 say(problem.encode())
 if "repl" not in sys.argv[2:]:

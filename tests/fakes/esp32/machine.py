@@ -30,7 +30,7 @@ def unique_id():
     return unhexlify("aabbccddeeff")
 
 
-def deepsleep(ms=0, /):
+def deepsleep(ms=0):
     import esp32
 
     state["slept_ms"] = ms
