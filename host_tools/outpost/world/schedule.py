@@ -17,8 +17,9 @@ START_S = 1_767_571_200  # Monday 2026-01-05 00:00 UTC
 class Fault:
     """Something that goes wrong at the first wake from `time_s` on.
 
-    `kind` is "cut" (power goes at the `operation`-th flash operation of the wake) or "hang" (the
-    sensor's bus hangs until the watchdog bites).
+    `kind` is "cut" (power goes in the middle of the wake's `operation`-th flash operation),
+    "brownout" (it goes while the sensor samples) or "hang" (the sensor's bus hangs until the
+    watchdog bites).
     """
 
     time_s: int
@@ -117,6 +118,8 @@ class Schedule:
 
     def _fail(self, start: int, day: int, random: Random) -> None:
         self.faults.append(Fault(start + random.randrange(DAY_S), "cut", random.randint(1, 5)))
+        if day % 2 == 0:
+            self.faults.append(Fault(start + random.randrange(DAY_S), "brownout"))
         if day % 3 == 1:
             self.faults.append(Fault(start + random.randrange(DAY_S), "hang"))
         if day % 3 == 0:

@@ -96,6 +96,9 @@ class World:
                 match message["do"]:
                     case "capture" if fault and fault.kind == "hang":
                         raise Hung
+                    case "capture" if fault and fault.kind == "brownout":
+                        wake["ended"] = "cut"
+                        break
                     case "capture":
                         node.send({}, self._window(state.clock_us + at_us, message["samples"]))
                     case "link":

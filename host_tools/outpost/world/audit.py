@@ -1,0 +1,175 @@
+"""Were all records brought home, each once? Three witnesses are heard who don't know each other.
+
+The node's flash, read with the node's own code, tells what was appended; the gateway's database,
+what was stored; the world's journal, which windows there were and what was in them.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node import board as causes
+from node import record
+from node.outbox import Outbox
+from outpost.gateway import store
+from outpost.world import journal
+from outpost.world.run import Plan
+from outpost.world.schedule import DAY_S, START_S
+
+GATHERED = 256  # bytes of telemetry that may wait in retained memory: node/outbox.py
+LEAST = 6 + 3  # and what a decision takes of them at least
+
+
+class Image:
+    """A flash image in memory as a block device; reading it can't harm the file."""
+
+    def __init__(self, path: Path, sector: int = 4096) -> None:
+        self.data = bytearray(path.read_bytes())
+        self.sector = sector
+
+    def readblocks(self, n: int, buf: memoryview, offset: int = 0) -> None:
+        """Fill `buf` from byte `offset` of sector `n`."""
+        start = n * self.sector + offset
+        buf[:] = self.data[start:start + len(buf)]
+
+    def writeblocks(self, n: int, buf: memoryview, offset: int = 0) -> None:
+        """Program: clear those bits that are 0 in `buf`."""
+        start = n * self.sector + offset
+        for i, value in enumerate(buf):
+            self.data[start + i] &= value
+
+    def ioctl(self, operation: int, n: int) -> int:
+        """Erase sector `n` (operation 6)."""
+        if operation == 6:
+            start = n * self.sector
+            self.data[start:start + self.sector] = b"\xff" * self.sector
+        return 0
+
+
+@dataclass
+class Audit:
+    """What came of a run. All is well if `ok`."""
+
+    appended: int = 0  # records the node's rings have given a number
+    stored: int = 0  # of them in the database
+    dropped: int = 0  # overwritten at the node before they could be sent, and counted there
+    lost: int = 0  # appended, neither stored nor dropped; or a decision nobody can account for
+    duplicates: int = 0  # decisions stored beyond one a window
+    phantoms: int = 0  # stored, but never appended or without a window
+    compared: int = 0  # records still on flash and compared byte by byte
+    differing: int = 0  # of them not equal to what is stored
+    unflushed: int = 0  # decisions that went with retained memory in a brown-out
+    confusion: dict[tuple[str, str], int] = field(default_factory=dict)  # (truth, decision): n
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything appended is stored once, as it was."""
+        return (self.appended == self.stored + self.dropped and self.lost == 0
+                and self.duplicates == 0 and self.phantoms == 0 and self.differing == 0)
+
+    @property
+    def decisions(self) -> int:
+        """Decisions that have a window with known truth."""
+        return sum(self.confusion.values())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the decisions that are the truth."""
+        right = sum(n for (truth, decision), n in self.confusion.items() if truth == decision)
+        return right / self.decisions if self.decisions else 0.0
+
+
+def audit(folder: Path, classes: list[str]) -> Audit:
+    """Hold flash, database and journal of the run in `folder` against each other."""
+    config = json.loads((folder / "run.json").read_text())
+    result = Audit()
+    outbox = Outbox((Image(folder / "flash.img"), 0, sum(config["lanes"]), 1), None,
+                    config["lanes"])
+    outbox.mount()
+    engine = store.connect(folder / "gateway.db")
+    with engine.connect() as db:
+        known = 0
+        for lane, ring in enumerate(outbox.lanes):
+            rows = {row.seq: row for row in
+                    store.lane_records(db, config["node"], lane, ring.epoch)}
+            _compare(result, ring, rows)
+            known += len(rows)
+        result.phantoms += len(db.execute(select(store.records.c.seq)).all()) - known
+        decisions = db.execute(select(store.records.c.time_s, store.records.c.payload)
+                               .where(store.records.c.kind == record.DECISION)).all()
+    engine.dispose()
+    _judge(result, folder, decisions, classes)
+    return result
+
+
+def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> None:
+    """Hold one lane's ring against its rows in the database."""
+    appended = ring.next_seq - 1
+    stored = sum(seq <= appended for seq in rows)
+    result.appended += appended
+    result.stored += stored
+    result.dropped += ring.dropped
+    result.lost += max(0, appended - stored - ring.dropped)
+    result.phantoms += len(rows) - stored
+    for seq, kind, time_s, payload in ring.records():
+        row = rows.get(seq)
+        if row is not None:
+            result.compared += 1
+            result.differing += (row.kind, row.time_s, row.payload) != (kind, time_s,
+                                                                        bytes(payload))
+
+
+def _judge(result: Audit, folder: Path, decisions: Any, classes: list[str]) -> None:
+    """Hold the decisions against the truth, and the windows against the decisions."""
+    made: dict[int, list[int]] = {}
+    for time_s, payload in decisions:
+        made.setdefault(time_s, []).append(payload[0])
+    db = journal.read(folder / "world.db")
+    wakes = {row["n"]: row for row in db.execute("SELECT n, ended, cause FROM wakes")}
+    captures = db.execute("SELECT n, time_s, label FROM captures").fetchall()
+    last = db.execute("SELECT wakes FROM state").fetchone()[0]
+    db.close()
+    for row in captures:
+        found = made.pop(row["time_s"], [])
+        result.duplicates += max(0, len(found) - 1)
+        if found:
+            pair = row["label"], classes[found[0]]
+            result.confusion[pair] = result.confusion.get(pair, 0) + 1
+        elif row["n"] in wakes and wakes[row["n"]]["ended"] == "slept":
+            # Only a brown-out soon after, before a page was full, may have taken it.
+            soon = range(row["n"] + 1, min(last, row["n"] + GATHERED // LEAST) + 1)
+            if any(n not in wakes or wakes[n]["cause"] == causes.BROWNOUT for n in soon):
+                result.unflushed += 1
+            else:
+                result.lost += 1
+    result.phantoms += len(made)  # decisions without a window
+
+
+def summary(plan: Plan, found: Audit, restarts: dict[str, int], wall_s: float) -> dict[str, Any]:
+    """Return what build/run/summary.json holds, and write it there."""
+    db = journal.read(plan.folder / "world.db")
+    clock_us = db.execute("SELECT clock_us FROM wakes ORDER BY n DESC LIMIT 1").fetchone()[0]
+    ended = dict(db.execute("SELECT ended, count(*) FROM wakes GROUP BY ended").fetchall())
+    caused = dict(db.execute("SELECT cause, count(*) FROM wakes GROUP BY cause").fetchall())
+    db.close()
+    told = {
+        "model": plan.model.model, "board": plan.board.name, "seed": plan.schedule.seed,
+        "wakes": sum(ended.values()),
+        "days": round((clock_us / 1e6 - START_S) / DAY_S, 3),
+        "appended": found.appended, "stored": found.stored, "duplicates": found.duplicates,
+        "lost": found.lost, "dropped": found.dropped, "phantoms": found.phantoms,
+        "compared": found.compared, "differing": found.differing, "unflushed": found.unflushed,
+        "decisions": found.decisions, "accuracy": round(found.accuracy, 5),
+        "by_timer": caused.get(causes.TIMER, 0), "by_motion": caused.get(causes.EVENT, 0),
+        "brownouts": ended.get("cut", 0) + ended.get("killed", 0),
+        "watchdogs": ended.get("hung", 0), "crashes": ended.get("crashed", 0),
+        "restarts": restarts, "ok": found.ok and not ended.get("crashed", 0),
+        "wall_s": round(wall_s, 2)}
+    scratch = plan.folder / ".summary.json"
+    scratch.write_text(json.dumps(told, indent=1) + "\n")
+    scratch.replace(plan.folder / "summary.json")
+    return told
