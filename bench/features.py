@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -77,7 +78,7 @@ def main() -> None:
     trial = Trial(base, dataset, window, hop)
 
     runs: list[tuple[str, str, Trial, Iterable[str], Forest]] = []
-    for size, step in ((16, 16), (32, 31), (48, 38), (64, 30), (100, 25), (125, 125)):
+    for size, step in ((16, 16), (32, 31), (48, 38), (64, 30), (96, 29), (125, 125)):
         other = trial if size == window else Trial(base, dataset, size, step)
         runs.append(("window", f"{size} samples, {size / base.signal.rate_hz:.2f} s", other,
                      chosen, base.forest))
@@ -95,25 +96,30 @@ def main() -> None:
                            ("magnitudes alone", ["accel", "gyro"])):
         runs.append(("signals, with the chosen statistics", label, trial, of(signals, used),
                      base.forest))
+    for magnitude in ("accel", "gyro"):
+        runs.append(("chosen, and a magnitude", magnitude, trial,
+                     [*chosen, *of([magnitude], used)], base.forest))
     runs.append(("everything", "nine statistics of eight signals", trial, trial.names,
                  base.forest))
     runs.append(("chosen", "as in model.toml", trial, chosen, base.forest))
-    for statistic in STATISTICS:
+    for statistic in [name for name in STATISTICS if name not in used]:
         added = {*chosen, *of(channels, [statistic])}
         runs.append(("chosen, and one statistic more", statistic, trial, added, base.forest))
-    for trees in (1, 3, 5, 10, 20, 40):
-        for depth in (2, 3, 4, None):
+    for trees in (3, 5, 10, 20, 40):
+        for depth in (3, 4, None):
             runs.append(("forest", f"{trees} trees, depth {depth or 'free'}", trial, chosen,
                          replace(base.forest, trees=trees, depth=depth)))
 
-    table = Table("", "", "features", "accuracy", "±", "nodes",
+    table = Table("", "", "features", "accuracy", "±", "nodes", box=SIMPLE_HEAD,
                   title=f"{base.name}: {len(dataset.train)} training recordings, {REPEATS} × "
                         f"{FOLDS}-fold cross-validation by recording")
-    console, last = Console(), ""
+    console, last = Console(width=100), ""
     for group, label, which, wanted, forest in track(runs, console=Console(stderr=True)):
         count, accuracy, error, nodes = which.accuracy(wanted, forest)
+        if group != last and last:
+            table.add_section()
         table.add_row(group if group != last else "", label, str(count), f"{100 * accuracy:.2f} %",
-                      f"{100 * error:.2f}", f"{nodes:.0f}", end_section=False)
+                      f"{100 * error:.2f}", f"{nodes:.0f}")
         last = group
     console.print(table)
 
