@@ -33,8 +33,10 @@ class Settings:
             setattr(self, rule[0], rule[1])
         try:
             with open(path) as file:
-                given = json.load(file)
-            if not isinstance(given, dict):
+                text = file.read()
+            given = json.loads(text)
+            # MicroPython's json takes the beginning of a file for the whole of it.
+            if not isinstance(given, dict) or text.count("{") != text.count("}"):
                 raise ValueError
         except (OSError, ValueError):
             self.problem = READABLE

@@ -65,7 +65,8 @@ def write(plan: Plan, audit: Audit) -> Path:
         _section("Where the time of a wake goes",
                  f"Modelled for {html.escape(plan.board.name)}: node code ran on MicroPython's "
                  "unix port, and virtual time went by the board's cost table below, never by the "
-                 "speed of this PC. An uplink's median is an attempt that met no link.", _latency(taken), _percentiles(taken)),
+                 "speed of this PC. An uplink's median is an attempt that met no link.",
+                 _latency(taken), _percentiles(taken)),
         _section("Costs that virtual time went by",
                  f"From {html.escape(plan.board.file.name)}, with kind and source of each.",
                  _costs(plan)),

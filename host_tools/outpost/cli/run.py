@@ -109,8 +109,8 @@ def _show(plan: "Plan", told: dict[str, Any], page: Path) -> None:
                            f"{told['by_timer']:,} by timer, {told['by_motion']:,} by motion")
     table.add_row("survived", f"{told['brownouts']} brown-outs, most in the middle of a flash "
                               f"operation, and {told['watchdogs']} watchdog resets")
-    table.add_row("decided", f"{100 * told['accuracy']:.2f} % of {told['decisions']:,} decisions right, "
-                             "by the recordings' labels")
+    table.add_row("decided", f"{100 * told['accuracy']:.2f} % of {told['decisions']:,} decisions "
+                             "right, by the recordings' labels")
     if told["unflushed"]:
         table.add_row("", f"[dim]{told['unflushed']} decisions went with retained memory in a "
                           "brown-out, before their page was full (docs/ring-format.md)[/]")
