@@ -124,7 +124,7 @@ def _build(machine: Machine, folder: Path) -> None:
     if riscv:
         gcc = _riscv() / "riscv64-unknown-elf-"
         headers = rp2.compiler().parent / "include/newlib"
-        arguments += [f"CROSS_COMPILE={gcc}", "RV32_ARCH=rv32imac", "LDFLAGS_EXTRA=",
+        arguments += [f"CROSS_COMPILE={gcc}", "RV32_ARCH=rv32imac_zicsr",
                       f"CFLAGS_EXTRA=-isystem {headers}",
                       f"LIBS=-nostdlib {_libgcc(gcc, '-march=rv32imac', '-mabi=ilp32')}"]
     else:
