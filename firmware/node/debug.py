@@ -104,7 +104,7 @@ def _model(here, settings):
         module = model.load(settings.model)
     except model.Refused as error:
         raise ValueError(_REFUSED[error.args[0]])
-    return "%s, %d golden windows right" % (settings.model["name"], _golden(module, settings.model))
+    return "%s, %d golden windows right" % (module.__name__, _golden(module, settings.model))
 
 
 def _golden(module, spec):
@@ -175,7 +175,7 @@ def _words(kind, payload):
 
 
 def dump(here=None):
-    """Print every record that can be read, as lines of base64 frames: what `outpost pull` reads."""
+    """Print every record that can be read, as base64 frames, one a line: for `outpost pull`."""
     from binascii import b2a_base64
 
     from node.frame import Batch

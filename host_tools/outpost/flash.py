@@ -45,6 +45,15 @@ print(hexlify(digest.digest()).decode())
 """
 
 
+ERASE = """
+import os, rp2
+os.umount("/")
+device = rp2.Flash()
+for i in range(device.ioctl(4, 0)):
+    device.ioctl(6, i)
+"""
+
+
 class FlashError(OutpostError):
     """A board that can't be flashed as asked, or a node that is not well afterwards."""
 
@@ -305,6 +314,15 @@ def _read_back(port: str, plan: Plan) -> None:
     if told != hashlib.sha256(region.data).hexdigest():
         raise FlashError(f"{port}: the file system read back differs from what was written: give "
                          "the same command again")
+
+
+def erase(board: Board, port: str) -> None:
+    """Erase the board's flash, of an RP2040 all that is not the firmware."""
+    if is_esp32(board):
+        esp32.Chip(board.chip["name"], port).erase()
+        return
+    with Repl(port) as repl, steps(f"erasing ({port})"):
+        repl.run(ERASE, timeout_s=120)
 
 
 # --- afterwards ---

@@ -6,19 +6,22 @@ A node sleeps most of the time and can't be reached then. It lets a person in af
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from mpremote.transport import TransportError, TransportExecError
 from mpremote.transport_serial import SerialTransport
-from serial import SerialException
+from serial import SerialException, serial_for_url
 from serial.tools import list_ports
 
+from outpost import boards
 from outpost.errors import OutpostError
 
 CATCH_S = 15
+BAUD = 115200
 INTERRUPT_S = 0.1
-# USB vendors of the boards: Espressif itself and the usual serial chips beside an ESP32, Raspberry Pi
+# USB vendors: Espressif itself and the usual serial chips beside an ESP32; Raspberry Pi
 VENDORS = {"ESP32": (0x303A, 0x10C4, 0x1A86, 0x0403), "RP2040": (0x2E8A,)}
 
 
@@ -42,6 +45,11 @@ def find_port(chip: str) -> str:
                         "carries data), or name its port with --port")
     raise ReplError(f"there are {len(found)} boards that may be meant: {', '.join(found)}. Name "
                     "one with --port")
+
+
+def find_port_of(board: str) -> str:
+    """Return the one port with a board of that name; raise OutpostError."""
+    return find_port(boards.load(board).chip["name"])
 
 
 class Repl:
@@ -70,10 +78,8 @@ class Repl:
 
     def close(self) -> None:
         """Leave the raw REPL and close the port."""
-        try:
+        with suppress(TransportError, SerialException, OSError):  # the cable may be out
             self._transport.exit_raw_repl()
-        except (TransportError, SerialException, OSError):
-            pass  # the cable is out: there is nothing left to leave
         self._transport.close()
 
     def run(self, code: str, timeout_s: float = 60,
@@ -91,7 +97,8 @@ class Repl:
             raise ReplError(f"{self.port}: the node stopped answering ({error}): check cable and "
                             "power, then try again") from error
         if problem:
-            raise ReplError(f"{self.port}: on the node: {problem.decode(errors='replace').strip()}")
+            words = problem.decode(errors="replace").strip()
+            raise ReplError(f"{self.port}: on the node: {words}")
         return out.decode(errors="replace").replace("\r\n", "\n")
 
     def _catch(self, wait_s: float | None, say: Callable[[str], None]) -> SerialTransport:
@@ -140,3 +147,17 @@ class Repl:
 def interactive(port: str) -> list[str]:
     """Return the command that gives a person the REPL (mpremote's, left with Ctrl-])."""
     return [sys.executable, "-m", "mpremote", "connect", port, "resume", "repl"]
+
+
+def listen(port: str, seconds: float | None = None) -> Iterator[bytes]:
+    """Yield what comes in on `port`, and send nothing; while the port is gone, wait for it."""
+    until = None if seconds is None else time.monotonic() + seconds
+    while until is None or time.monotonic() < until:
+        try:
+            with serial_for_url(port, BAUD, timeout=0.2) as line:
+                while until is None or time.monotonic() < until:
+                    data = line.read(line.in_waiting or 1)
+                    if data:
+                        yield data
+        except (SerialException, OSError):
+            time.sleep(INTERRUPT_S)

@@ -106,8 +106,8 @@ class Board:
     def sensor(self, settings):
         from node.sensor.lsm6dsox import LSM6DSOX
 
-        bus = machine.I2C(0, scl=machine.Pin(self._pins["scl"]), sda=machine.Pin(self._pins["sda"]),
-                          freq=400000)
+        bus = machine.I2C(0, freq=400000, scl=machine.Pin(self._pins["scl"]),
+                          sda=machine.Pin(self._pins["sda"]))
         sensor = LSM6DSOX(bus, time.sleep_ms)
         sensor.start(settings.period_us)
         if settings.listen:

@@ -2,6 +2,7 @@
 # FOLDER holds flash.bin, rtc.bin and wake.json; what happened at its end goes to slept.json. One
 # process is one wake: _boot.py's mount, main.py, then the REPL if main.py lets go.
 
+# ruff: noqa: E402, I001
 import io
 import sys
 
@@ -37,9 +38,12 @@ def here():
     return Board()
 
 
+names = {"__name__": "__main__"}
+
+
 def run(code, name):
     try:
-        exec(compile(code, name, "exec"), {"__name__": "__main__"})
+        exec(compile(code, name, "exec"), names)
     except SystemExit:
         raise
     except BaseException as error:
