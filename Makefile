@@ -3,9 +3,11 @@
 PYTHON ?= python3
 MODEL ?= motion
 OUTPOST = .venv/bin/outpost
+AT = $(if $(BOARD),--board $(BOARD)) $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run model test torture bench lint lock doctor clean
+.PHONY: help venv run model test torture bench lint lock doctor clean \
+    flash deploy repl monitor erase pull profile
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -18,6 +20,27 @@ run: venv  ## train, convert, live 7 virtual days on real MicroPython, write the
 
 model: venv  ## build a model: MODEL=motion
 	@$(OUTPOST) build $(MODEL) $(ARGS)
+
+flash: venv  ## put a node onto a board: BOARD=esp32 PORT=/dev/ttyUSB0 [FIRMWARE=file]
+	@$(OUTPOST) flash --model $(MODEL) $(if $(BOARD),,--board esp32) $(AT) \
+	    $(if $(FIRMWARE),--firmware $(FIRMWARE)) $(ARGS)
+
+deploy: flash  ## the same
+
+repl: venv  ## a node's REPL, caught when it wakes: PORT=...
+	@$(OUTPOST) repl --wait $(AT) $(ARGS)
+
+monitor: venv  ## what a node prints: PORT=...
+	@$(OUTPOST) monitor $(AT) $(ARGS)
+
+erase: venv  ## everything off a board, records too: BOARD=esp32 PORT=...
+	@$(OUTPOST) erase $(AT) $(ARGS)
+
+pull: venv  ## what a node has recorded: PORT=...
+	@$(OUTPOST) pull --model $(MODEL) $(AT) $(ARGS)
+
+profile: venv  ## what a model costs on the attached board: MODEL=motion PORT=...
+	@$(OUTPOST) profile $(MODEL) $(AT) $(ARGS)
 
 test: venv  ## everything that runs on this machine
 	@.venv/bin/python -m pytest $(ARGS)
