@@ -22,6 +22,8 @@ from outpost.toolchain import make, rp2, unix
 BOARD = "rp2040"
 FLASH_BASE = 0x10000000
 FIRMWARE_BYTES = 640 * 1024  # up to where rp2.Flash() begins: boards/rp2040.toml
+FILES_OFFSET = FIRMWARE_BYTES
+FILES_BYTES = 256 * 1024
 EPOCH = "1744675200"  # the day MicroPython 1.25.0 was released, for the banner
 STEP = re.compile(r"^\[\d+/\d+\] .*?([\w.-]+)$")
 UNITS = 450
@@ -190,3 +192,33 @@ def copy_node(folder: Path) -> list[Path]:
                         str(source.relative_to(FIRMWARE)), "-o", target, source], check=True)
         written.append(target)
     return written
+
+
+def files_image(files: dict[str, bytes]) -> bytes:
+    """Return the littlefs that `_boot.py` mounts, holding `files` {path: content}."""
+    from littlefs import LittleFS
+
+    system = LittleFS(block_size=4096, block_count=FILES_BYTES // 4096, prog_size=256)
+    for name, content in files.items():
+        folder = os.path.dirname(name)
+        if folder:
+            system.makedirs(folder, exist_ok=True)
+        with system.open(name, "wb") as handle:
+            handle.write(content)
+    return bytes(system.context.buffer)
+
+
+def read_files(image: bytes) -> dict[str, bytes]:
+    """Return the files in a littlefs image as `files_image` makes it, or the node left it."""
+    from littlefs import LittleFS
+
+    system = LittleFS(block_size=4096, block_count=len(image) // 4096, prog_size=256, mount=False)
+    system.context.buffer = bytearray(image)
+    system.mount()
+    found = {}
+    for folder, _, names in system.walk("/"):
+        for name in names:
+            path = f"{folder.rstrip('/')}/{name}".lstrip("/")
+            with system.open(path, "rb") as handle:
+                found[path] = handle.read()
+    return found

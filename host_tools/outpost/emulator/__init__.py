@@ -144,6 +144,19 @@ class Emulator:
         self.ask("play", file=str(file), rate_hz=rate_hz, channels=channels, range_g=range_g,
                  range_dps=range_dps, at_us=at_us, for_us=for_us)
 
+    def scratch(self) -> list[int]:
+        """Return the eight scratch registers of the watchdog; [] without power."""
+        return self.ask("scratch")["words"]
+
+    def windows(self) -> list[tuple[float, list[list[int]]]]:
+        """Return what was read from the sensor's FIFO since the last call.
+
+        One (time of the FIFO's start in us, words) for each start, a word being
+        [tag, x, y, z] with tag 1 for the gyroscope and 2 for the accelerometer.
+        """
+        found = self.ask("delivered")["windows"]
+        return [(window["start_us"], window["words"]) for window in found]
+
     def _stop(self, answer: dict[str, Any]) -> Stop:
         """Turn the process's answer into a Stop."""
         for name in ("usb", "uart"):

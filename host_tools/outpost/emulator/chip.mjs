@@ -40,7 +40,7 @@ export class Board {
     this.pins = { event: 6, i2c: 0, uart: 0, ...pins };
     this.flash = new Uint8Array(FLASH_BYTES).fill(0xff);
     this.origin_ns = 0; // when this chip instance began, on the time line that never jumps
-    this.levels = new Map(); // pins driven from outside
+    this.levels = new Map([[24, usb]]); // pins driven from outside; 24 senses VBUS on a Pico
     this.battery_mv = 4000;
     this.celsius = 25;
     this.instructions = 0;
@@ -51,6 +51,8 @@ export class Board {
     this.cut = null; // {at, keep, seed}: the operation that power is lost in
     this.log = false; // keep a line for each flash operation
     this.operationLog = [];
+    this.noise = random(0x6e6f6465); // what the ring oscillator's random bit gives
+    this.hung = false; // the program stands still until the watchdog bites
     this.usbOut = [];
     this.uartOut = [];
     this.uartIn = [];
@@ -92,6 +94,9 @@ export class Board {
     this.hookFlash(chip);
     this.hookCore(chip);
     this.hookWatchdog(chip, scratch, reason);
+    chip.peripherals[0x40060].readUint32 = (offset) => ( // ROSC: RANDOMBIT, else STATUS
+      offset === 0x1c ? +(this.noise() < 0.5) : 0x81001000);
+    this.hung = false;
     if (this.usb) this.hookUsb(chip);
     this.hookUart(chip.uart[this.pins.uart]);
     this.sensor.attach(chip.i2c[this.pins.i2c], chip);
@@ -251,29 +256,43 @@ export class Board {
     this.chip.usbCtrl.endpointReadDone(this.cdc.outEndpoint, packet);
   }
 
-  // The UART's transmit interrupt is a level: on while the FIFO is empty, and masked by the port
-  // when it has nothing to say. Received bytes come one character time apart.
+  // The PL011's transmitter: 32 bytes that leave at the baud rate, and an interrupt when they have
+  // drained to an eighth (RP2040 datasheet, 4.2). rp2040js sends at once and interrupts for ever.
   hookUart(uart) {
+    const { clock } = uart.rp2040;
+    const sending = [];
+    Object.defineProperty(uart, 'flags', { get: () => (uart.rxFIFO.full ? 1 << 6 : 0)
+      | (uart.rxFIFO.empty ? 1 << 4 : 0) | (sending.length >= 32 ? 1 << 5 : 0)
+      | (sending.length ? 1 << 3 : 1 << 7) });
     uart.checkInterrupts = () => {
-      uart.interruptStatus |= 0x20;
       uart.rp2040.setInterrupt(uart.irq, !!(uart.interruptStatus & uart.interruptMask));
     };
-    uart.onByte = (byte) => {
+    const transmit = clock.createAlarm(() => {
+      const byte = sending.shift();
       this.uartOut.push(byte);
-      uart.checkInterrupts();
       if (byte === 0 && this.stopAtFrame) this.halt = 'frame';
-    };
-    const alarm = uart.rp2040.clock.createAlarm(() => {
-      const byte = this.uartIn.shift();
-      if (byte !== undefined) uart.feedByte(byte);
-      if (this.uartIn.length) alarm.schedule(this.characterNs(uart));
-    });
-    this.wakeUart = () => {
-      if (!alarm.scheduled || alarm.nanos < uart.rp2040.clock.nanos) {
-        alarm.schedule(this.characterNs(uart));
+      if (sending.length === 4 || !sending.length) {
+        uart.interruptStatus |= 0x20;
+        uart.checkInterrupts();
       }
+      if (sending.length) transmit.schedule(this.characterNs(uart));
+    });
+    uart.onByte = (byte) => {
+      sending.push(byte);
+      if (sending.length === 1) transmit.schedule(this.characterNs(uart));
     };
     this.uartIn = [];
+    this.receiving = false;
+    const receive = clock.createAlarm(() => {
+      this.receiving = this.uartIn.length > 1;
+      uart.feedByte(this.uartIn.shift());
+      if (this.receiving) receive.schedule(this.characterNs(uart));
+    });
+    this.wakeUart = () => {
+      if (this.receiving || !this.uartIn.length) return;
+      this.receiving = true;
+      receive.schedule(this.characterNs(uart));
+    };
   }
 
   characterNs(uart) {
@@ -315,8 +334,8 @@ export class Board {
     this.armSensor();
     try {
       while (clock.nanosCounter < end && !this.halt) {
-        if (core.waiting) {
-          if (core.pendingInterrupts & core.enabledInterrupts) {
+        if (core.waiting || this.hung) {
+          if (!this.hung && core.pendingInterrupts & core.enabledInterrupts) {
             core.interruptsUpdated = true;
             core.waiting = false;
             continue;

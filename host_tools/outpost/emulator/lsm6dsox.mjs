@@ -128,8 +128,8 @@ export class LSM6DSOX {
     this.latest = counts;
     const mode = this.registers[REG.FIFO_CTRL4] & 7;
     if (mode) {
-      if (this.registers[REG.FIFO_CTRL3] >> 4) this.push(TAG_GYRO, counts.slice(3), mode);
-      if (this.registers[REG.FIFO_CTRL3] & 15) this.push(TAG_XL, counts.slice(0, 3), mode);
+      if (this.registers[REG.FIFO_CTRL3] >> 4 && this.registers[REG.CTRL2_G] >> 4) this.push(TAG_GYRO, counts.slice(3), mode);
+      if (this.registers[REG.FIFO_CTRL3] & 15 && this.registers[REG.CTRL1_XL] >> 4) this.push(TAG_XL, counts.slice(0, 3), mode);
       this.tagCount = (this.tagCount + 1) & 3;
     }
     this.detect(counts);

@@ -100,6 +100,10 @@ const verbs = {
   cut({ after, keep, seed }) {
     board.cut = after ? { at: board.operations + after, keep, seed } : null;
   },
+  /** Stop the program where it is; only the watchdog gets it going again. */
+  hang() { board.hung = true; },
+  /** The watchdog's scratch registers, which survive resets and where the node leaves figures. */
+  scratch() { return { words: board.on ? Array.from(board.watchdog.scratchData) : [] }; },
   log({ on }) { board.log = on; },
   operations() { return { log: board.operationLog.splice(0) }; },
   /** Play int16 rows from `file` in front of the sensor, from `at_us` for `for_us`, repeating. */

@@ -1,0 +1,203 @@
+# RP2040 boards: what the node asks of a Raspberry Pi Pico with an LSM6DSOX and a serial uplink.
+# Sleep returns here, so RAM is retained memory; a reset loses it and keeps 16 bytes of scratch.
+
+import gc
+import os
+import time
+
+import machine
+import rp2
+from machine import ADC, I2C, UART, WDT, Pin, mem32
+from micropython import const
+
+from node import identity
+from node import identity
+from node.board import COLD, EVENT, TIMER, WATCHDOG
+from node.sensor.lsm6dsox import LSM6DSOX
+
+# Pins and flash map: boards/rp2040.toml. The ring is counted from the start of rp2.Flash().
+UART_PINS = (0, 1)
+I2C_PINS = (4, 5)  # SDA, SCL
+EVENT_PIN = const(6)
+AWAKE_PIN = const(22)
+VBUS_PIN = const(24)
+VSYS_PIN = const(29)
+RING_START = const(0x40000)
+RING_SIZE = const(0x120000)
+LANES = (16, 48, 208, 16)
+_PROGRAM = const(256)
+
+# GPIO can't end lightsleep on this port, so the event pin is looked at every so often. A look
+# costs 0.4 ms awake (measured on the emulator): at 1 s 0.04 % of the time. The sensor's interrupt
+# is latched and waits for it.
+_LOOK_MS = const(1000)
+_BAUD = const(115200)
+_WINDOW_MS = const(3000)  # after a reset, with USB plugged in: time for a Ctrl-C
+_ACK_MS = const(500)  # how long the other side may take for its answer
+_WATCHDOG_MS = const(8000)
+_WATCHDOG_CLEAR = const(0x4005B000)  # clears bits of the watchdog's control register
+_THRESHOLD = const(8)  # motion: 8/256 of 4 g, 125 mg between two samples
+
+# Watchdog scratch 0..3 survive every reset but power-on: magic, clock, least free heap.
+_SCRATCH = const(0x4005800C)
+_MAGIC = const(0x0F757470)  # a small integer
+
+
+class Board:
+    def __init__(self):
+        self._begin_us = time.ticks_us()
+        self._retained = b""
+        reset = machine.reset_cause() == machine.WDT_RESET
+        self.cause = WATCHDOG if reset else COLD
+        kept = reset and mem32[_SCRATCH] == _MAGIC
+        self._clock_s = mem32[_SCRATCH + 4] if kept else 0
+        self._clock_ms = 0
+        self._clock_at = time.ticks_ms()
+        self.node_id, self.key = identity.load(machine.unique_id())
+        self._event = Pin(EVENT_PIN, Pin.IN, Pin.PULL_DOWN)
+        self._vsys = ADC(Pin(VSYS_PIN, Pin.IN))
+        self._diode = ADC(ADC.CORE_TEMP)
+        self._i2c = I2C(0, sda=Pin(I2C_PINS[0]), scl=Pin(I2C_PINS[1]), freq=400000)
+        self._sensor = None
+        self._link = None
+        self._least_free = 1 << 29  # bytes of heap, after a collection
+        # With USB plugged in somebody is at the desk: no watchdog that ends the prompt.
+        self._watchdog = None if Pin(VBUS_PIN, Pin.IN)() else WDT(timeout=_WATCHDOG_MS)
+        self.feed()
+
+    # --- time ---
+
+    def now_s(self):
+        # Counted in small integers: time.time() would allocate.
+        now = time.ticks_ms()
+        self._clock_ms += time.ticks_diff(now, self._clock_at)
+        self._clock_at = now
+        self._clock_s += self._clock_ms // 1000
+        self._clock_ms %= 1000
+        return self._clock_s
+
+    def ticks_us(self):
+        return time.ticks_diff(time.ticks_us(), self._begin_us)
+
+    def lap(self, stage):
+        return self.ticks_us()
+
+    def feed(self):
+        """Content the watchdog, and note the time for the wake after a reset."""
+        if self._watchdog:
+            self._watchdog.feed()
+        mem32[_SCRATCH + 4] = self.now_s()
+        mem32[_SCRATCH] = _MAGIC
+
+    # --- a person ---
+
+    def held(self):
+        """Whether a person wants in: the pin is low, or Ctrl-C comes soon after a reset."""
+        if not Pin(AWAKE_PIN, Pin.IN, Pin.PULL_UP)():
+            return True
+        if self._watchdog is None:
+            try:
+                time.sleep_ms(_WINDOW_MS)
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    def stay(self):
+        """The REPL is open: a watchdog that runs already must not end it."""
+        mem32[_WATCHDOG_CLEAR] = 1 << 30
+        self._watchdog = None
+
+    # --- memory ---
+
+    def retained(self):
+        return self._retained
+
+    def retain(self, blob):
+        self._retained = blob
+
+    def flash(self):
+        return rp2.Flash(start=RING_START, len=RING_SIZE), 0, RING_SIZE // 4096, _PROGRAM
+
+    def lanes(self):
+        return LANES
+
+    def random32(self):
+        return int.from_bytes(os.urandom(4), "little")
+
+    # --- surroundings ---
+
+    def battery_mv(self):
+        return self._vsys.read_u16() * 9900 // 65535  # VSYS / 3 of 3.3 V
+
+    def temperature_c(self):
+        mv = self._diode.read_u16() * 3300 // 65535
+        return 27 - (mv - 706) * 1000 // 1721
+
+    def sensor(self, settings):
+        if self._sensor is None:
+            sensor = LSM6DSOX(self._i2c, self.doze_ms)
+            sensor.start(settings.period_us)
+            if settings.listen:
+                sensor.wake_on_motion(_THRESHOLD)
+            self._sensor = sensor
+        return self
+
+    def capture(self, buf):
+        """A sensor that failed is set up from scratch the next time."""
+        sensor, self._sensor = self._sensor, None
+        sensor.capture(buf)
+        self._sensor = sensor
+
+    def link(self):
+        if self._link is None:
+            self._link = Link()
+        return self._link
+
+    # --- sleep ---
+
+    def doze_ms(self, ms):
+        """Wait asleep, content the watchdog on the way; the event pin is not looked at."""
+        while ms > 0:
+            machine.lightsleep(min(ms, _LOOK_MS))
+            self.feed()
+            ms -= _LOOK_MS
+
+    def sleep(self, ms, event=True):
+        # Collected here, where nobody waits, so that no wake has to.
+        gc.collect()
+        free = gc.mem_free()
+        if free < self._least_free:
+            self._least_free = mem32[_SCRATCH + 8] = free
+        if self._sensor and event:
+            self._sensor.motion()  # what the node was awake for is no news
+        begin = time.ticks_ms()
+        self.cause = TIMER
+        while True:
+            left = ms - time.ticks_diff(time.ticks_ms(), begin)
+            if left <= 0:
+                break
+            machine.lightsleep(min(left, _LOOK_MS))
+            self.feed()
+            if event and self._event():
+                self.cause = EVENT
+                break
+        self._begin_us = time.ticks_us()
+
+
+class Link:
+    """The UART as a byte stream with a deadline; the other side is there or it isn't."""
+
+    def __init__(self):
+        self._uart = UART(0, _BAUD, tx=Pin(UART_PINS[0]), rx=Pin(UART_PINS[1]), rxbuf=256,
+                          txbuf=1280, timeout=_ACK_MS, timeout_char=_ACK_MS)
+
+    def write(self, buf):
+        self._uart.write(buf)
+
+    def readinto(self, buf):
+        return self._uart.readinto(buf) or 0
+
+    def close(self):
+        self._uart.flush()
+        while self._uart.any():  # an answer that came too late
+            self._uart.read()

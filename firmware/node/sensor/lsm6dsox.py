@@ -1,0 +1,204 @@
+# ST LSM6DSOX: accelerometer and gyroscope on I2C, read through its FIFO, waking on motion.
+# Registers: ST DS12814; procedures: ST AN5272. Checked against the emulated part: tests/boards.
+
+from micropython import const
+
+ADDRESS = const(0x6A)
+IDENTITY = const(0x6C)
+
+FIFO_CTRL3 = const(0x09)  # batch rates: gyroscope in the high half, accelerometer in the low
+FIFO_CTRL4 = const(0x0A)  # mode
+WHO_AM_I = const(0x0F)
+CTRL1_XL = const(0x10)
+CTRL2_G = const(0x11)
+CTRL3_C = const(0x12)
+CTRL5_C = const(0x14)  # self-test
+CTRL6_C = const(0x15)
+CTRL7_G = const(0x16)
+WAKE_UP_SRC = const(0x1B)
+OUT_G = const(0x22)
+OUT_XL = const(0x28)
+FIFO_STATUS1 = const(0x3A)
+TAP_CFG0 = const(0x56)
+TAP_CFG2 = const(0x58)
+WAKE_UP_THS = const(0x5B)
+WAKE_UP_DUR = const(0x5C)
+MD1_CFG = const(0x5E)
+FIFO_TAG = const(0x78)
+
+_ENODEV = const(19)
+_EIO = const(5)
+_ETIMEDOUT = const(110)
+
+_SW_RESET = const(0x01)
+_IF_INC = const(0x04)  # register address counts up
+_BDU = const(0x40)  # both halves of a value belong together
+_BYPASS = const(0)
+_CONTINUOUS = const(6)
+_XL_LOW_POWER = const(0x10)
+_G_LOW_POWER = const(0x80)
+_OVERRUN = const(0x40)
+_LATCHED = const(0x01)  # INT1 stays until WAKE_UP_SRC is read
+_CLEAR_ON_READ = const(0x40)
+_INTERRUPTS = const(0x80)
+_INT1_WAKE_UP = const(0x20)
+_FINE_THRESHOLD = const(0x10)  # threshold in 1/256 of the range instead of 1/64
+_TAG_GYRO = const(1)
+_TAG_XL = const(2)
+_WORD = const(7)  # a FIFO word: tag and three axes
+_SLICE = const(32)  # words read at once
+_EMPTY = const(4)  # patience: slices of time without a single new word
+
+# Code in CTRL1_XL and CTRL2_G: 1 for 12.5 Hz, doubling with each step
+_PERIODS_US = (80000, 38462, 19231, 9615, 4808, 2404, 1200)
+_RANGES_G = {2: 0, 4: 2, 8: 3, 16: 1}
+_RANGES_DPS = {125: 1, 250: 0, 500: 2, 1000: 4, 2000: 6}
+
+# Self-test deflection, DS12814 table 3: mg at +-4 g, and dps at +-2000 dps
+_TEST_XL_MG = (50, 1700)
+_TEST_G_DPS = (150, 700)
+
+
+class LSM6DSOX:
+    """`pause_ms(ms)` waits, asleep if it likes; `i2c` is a machine.I2C."""
+
+    def __init__(self, i2c, pause_ms):
+        self.i2c = i2c
+        self.pause_ms = pause_ms
+        self._raw = bytearray(_SLICE * _WORD)
+        self._views = [memoryview(self._raw)[:words * _WORD] for words in range(_SLICE + 1)]
+        self._status = bytearray(2)
+        self._byte = bytearray(1)
+        self._g = self._xl = self._period_us = 0
+
+    def start(self, period_us, range_g=4, range_dps=2000):
+        """Check who answers, then set rate and ranges. OSError if it is not an LSM6DSOX."""
+        if self._read(WHO_AM_I) != IDENTITY:
+            raise OSError(_ENODEV)
+        code = 1
+        for period in _PERIODS_US:
+            if abs(period - period_us) * 50 < period:
+                break
+            code += 1
+        else:
+            raise ValueError("no data rate with %d us between samples" % period_us)
+        self._write(CTRL3_C, _SW_RESET)
+        self.pause_ms(1)
+        self._write(CTRL3_C, _IF_INC | _BDU)
+        self._write(CTRL6_C, _XL_LOW_POWER)
+        self._write(CTRL7_G, _G_LOW_POWER)
+        self._period_us = period
+        self._xl = code << 4 | _RANGES_G[range_g] << 2
+        self._g = code << 4 | _RANGES_DPS[range_dps] << 1
+        self._write(CTRL1_XL, self._xl)
+        self._write(FIFO_CTRL3, code << 4 | code)
+
+    def capture(self, buf):
+        """Fill `buf`, array('h') of rows of six (acceleration, rotation), with new samples.
+
+        Sleeps while the FIFO fills, reads it a slice at a time, allocates nothing.
+        """
+        self._write(CTRL2_G, self._g)
+        self._write(FIFO_CTRL4, _BYPASS)
+        self._write(FIFO_CTRL4, _CONTINUOUS)
+        rows = len(buf) // 6
+        xl = g = empty = 0
+        while xl < rows or g < rows:
+            left = rows - (xl if xl < g else g)
+            most = _SLICE // 2
+            self.pause_ms((left if left < most else most) * self._period_us // 1000 + 1)
+            words = self._waiting()
+            if words == 0:
+                empty += 1
+                if empty == _EMPTY:
+                    raise OSError(_ETIMEDOUT)
+            while words > 0:
+                size = words if words < _SLICE else _SLICE
+                self.i2c.readfrom_mem_into(ADDRESS, FIFO_TAG, self._views[size])
+                for at in range(0, size * _WORD, _WORD):
+                    tag = self._raw[at] >> 3
+                    if tag == _TAG_XL and xl < rows:
+                        self._place(buf, xl * 6, at)
+                        xl += 1
+                    elif tag == _TAG_GYRO and g < rows:
+                        self._place(buf, g * 6 + 3, at)
+                        g += 1
+                words -= size
+        self._write(FIFO_CTRL4, _BYPASS)
+        self._write(CTRL2_G, 0)  # the gyroscope takes twenty times what the rest does
+        return rows
+
+    def _place(self, buf, to, at):
+        raw = self._raw
+        for i in range(3):
+            value = raw[at + 1] | raw[at + 2] << 8
+            buf[to + i] = value - 65536 if value > 32767 else value
+            at += 2
+
+    def _waiting(self):
+        # Words in the FIFO. An overrun means that somebody slept too long: samples are missing.
+        self.i2c.readfrom_mem_into(ADDRESS, FIFO_STATUS1, self._status)
+        if self._status[1] & _OVERRUN:
+            raise OSError(_EIO)
+        return self._status[0] | (self._status[1] & 3) << 8
+
+    # --- waking the node ---
+
+    def wake_on_motion(self, threshold, samples=0):
+        """Raise INT1 when the slope of an axis exceeds threshold / 256 of the range.
+
+        It has to for more than `samples` (0..3) samples in a row. INT1 stays up until motion().
+        """
+        self._write(WAKE_UP_THS, threshold)
+        self._write(WAKE_UP_DUR, samples << 5 | _FINE_THRESHOLD)
+        self._write(TAP_CFG0, _CLEAR_ON_READ | _LATCHED)
+        self._write(TAP_CFG2, _INTERRUPTS)
+        self._write(MD1_CFG, _INT1_WAKE_UP)
+
+    def motion(self):
+        """Whether there was motion since the last call (bits 0x04 x, 0x02 y, 0x01 z); re-arms."""
+        return self._read(WAKE_UP_SRC) & 0x0F
+
+    # --- self-test ---
+
+    def self_test(self):
+        """Deflect the masses electrically, compare (AN5272, 7). OSError names the part that fails.
+
+        Must lie still; takes 0.7 s, and start() is needed afterwards.
+        """
+        self._write(CTRL1_XL, 0x38)  # 52 Hz, 4 g
+        self._write(CTRL2_G, 0x3C)  # 52 Hz, 2000 dps
+        self.pause_ms(200)
+        quiet_xl, quiet_g = self._average(OUT_XL), self._average(OUT_G)
+        self._write(CTRL5_C, 0x05)  # positive, both
+        self.pause_ms(200)
+        self._average(OUT_XL)  # the first of them still settles
+        moved_xl, moved_g = self._average(OUT_XL), self._average(OUT_G)
+        self._write(CTRL5_C, 0)
+        for axis in range(3):
+            mg = abs(moved_xl[axis] - quiet_xl[axis]) * 122 // 1000
+            if not _TEST_XL_MG[0] <= mg <= _TEST_XL_MG[1]:
+                raise OSError(_EIO, "self-test: acceleration axis %d moved %d mg" % (axis, mg))
+            dps = abs(moved_g[axis] - quiet_g[axis]) * 70 // 1000
+            if not _TEST_G_DPS[0] <= dps <= _TEST_G_DPS[1]:
+                raise OSError(_EIO, "self-test: rotation axis %d moved %d dps" % (axis, dps))
+
+    def _average(self, register):
+        sums = [0, 0, 0]
+        for _ in range(5):
+            self.pause_ms(20)
+            raw = self.i2c.readfrom_mem(ADDRESS, register, 6)
+            for axis in range(3):
+                value = raw[2 * axis] | raw[2 * axis + 1] << 8
+                sums[axis] += value - 65536 if value > 32767 else value
+        return [total // 5 for total in sums]
+
+    # --- registers ---
+
+    def _read(self, register):
+        self.i2c.readfrom_mem_into(ADDRESS, register, self._byte)
+        return self._byte[0]
+
+    def _write(self, register, value):
+        self._byte[0] = value
+        self.i2c.writeto_mem(ADDRESS, register, self._byte)
