@@ -1,7 +1,8 @@
 """What each statistic costs on a Cortex-M0+: features() of a motion window, on the real rp2 port.
 
 Prints the table "What they cost" of docs/features.md. Kind of figure: measured on emulator
-(rp2040js, 125 MHz, instruction time; flash latency is not modelled). Builds the RP2040 firmware if there is none yet.
+(rp2040js, 125 MHz, instruction time; flash latency is not modelled). Builds the RP2040 firmware if
+there is none yet.
 """
 
 import tempfile

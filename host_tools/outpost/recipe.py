@@ -15,7 +15,7 @@ from outpost.paths import MODELS
 
 STANDARD_GRAVITY = 9.80665  # m/s² in one g
 
-# ST LSM6DSOX datasheet (DS12814), table 2: what one count means at each range.
+# What one count means at each range: the LSM6DSOX's datasheet, and ST's driver lsm6dsox_reg.c.
 LSM6DSOX_MG = {2: 0.061, 4: 0.122, 8: 0.244, 16: 0.488}
 LSM6DSOX_MDPS = {125: 4.375, 250: 8.75, 500: 17.5, 1000: 35.0, 2000: 70.0}
 LSM6DSOX_RATES_HZ = (12.5, 26.0, 52.0, 104.0, 208.0, 417.0, 833.0, 1667.0, 3333.0, 6667.0)
