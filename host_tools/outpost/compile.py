@@ -24,9 +24,10 @@ RUNTIME = NATIVE / "runtime"
 # the linker take only what is used.
 FLAGS = (
     "-std=c99", "-Wall", "-Wextra", "-Werror", "-Os", "-g0", "-ffreestanding", "-fno-builtin",
-    "-fpic", "-fno-common", "-fno-jump-tables", "-fno-stack-protector", "-fno-unwind-tables",
-    "-fno-asynchronous-unwind-tables", "-fno-sanitize=all", "-fno-vectorize",
-    "-fno-slp-vectorize", "-ffp-contract=off", "-ffunction-sections", "-fdata-sections",
+    "-fpic", "-fomit-frame-pointer", "-fno-common", "-fno-jump-tables", "-fno-stack-protector",
+    "-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-fno-sanitize=all",
+    "-fno-vectorize", "-fno-slp-vectorize", "-ffp-contract=off", "-ffunction-sections",
+    "-fdata-sections",
 )
 
 
