@@ -45,10 +45,11 @@ static int16_t outpost_saturate(uint32_t value)
     return (int16_t)(value > 32767u ? 32767u : value);
 }
 
+/* 15 bits of root are enough: from 2^30 on it comes out as 32767, where everything saturates. */
 static uint32_t outpost_isqrt(uint32_t value)
 {
     uint32_t root = 0;
-    for (uint32_t bit = 1u << 30; bit != 0; bit >>= 2) {
+    for (uint32_t bit = 1u << 28; bit != 0; bit >>= 2) {
         uint32_t trial = root + bit;
         root >>= 1;
         if (value >= trial) {
