@@ -5,7 +5,7 @@
  */
 #include <stdint.h>
 
-#if UINTPTR_MAX == 0xffffffffu || defined(OUTPOST_HOST)
+#if UINTPTR_MAX == 0xffffffffu || defined(OUTPOST_HOST) /* the host tests it */
 
 #define SIGN 0x80000000u
 #define INFINITE 0x7f800000u

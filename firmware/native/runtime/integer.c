@@ -5,7 +5,7 @@
  */
 #include <stdint.h>
 
-#if UINTPTR_MAX == 0xffffffffu
+#if UINTPTR_MAX == 0xffffffffu || defined(OUTPOST_HOST) /* the host tests it */
 
 /* Halves, so that no shift in here is one that the compiler would call us for. */
 typedef union {
