@@ -32,12 +32,12 @@ PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
 STEPS = ("recipe", "data", "features", "train", "reference", "convert", "compile", "link", "mpy",
          "build")
 
-# Runs on MicroPython. argv: folder of the module, its name, windows in, answers out.
+# Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """
 import gc, json, sys, time
 from array import array
-folder, name, source, target = sys.argv[1:]
-sys.path.insert(0, folder)
+name, source, target = sys.argv[1:]
+sys.path.insert(0, "")
 gc.collect()
 before = gc.mem_alloc()
 model = __import__(name)
@@ -289,8 +289,8 @@ def execute(mpy: Path, windows: np.ndarray, features: int, classes: int, timeout
         source.write_bytes(np.ascontiguousarray(windows).tobytes())
         try:
             run = subprocess.run(
-                [unix.micropython(), "-c", _CLASSIFY, str(mpy.parent), mpy.stem, str(source),
-                 str(target)], capture_output=True, text=True, timeout=timeout_s)
+                [unix.micropython(), "-c", _CLASSIFY, mpy.stem, str(source), str(target)],
+                cwd=mpy.parent, capture_output=True, text=True, timeout=timeout_s)
         except subprocess.TimeoutExpired as error:  # MicroPython reads a cut-off .mpy for ever
             raise BuildError(f"{mpy.name} was still running on MicroPython after {timeout_s:g} s"
                              ) from error
