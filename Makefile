@@ -48,8 +48,8 @@ test: venv  ## everything that runs on this machine
 torture: venv  ## cut the power at every step of the flash ring
 	@$(OUTPOST) torture $(ARGS)
 
-bench: venv  ## benchmark tables
-	@$(OUTPOST) bench $(ARGS)
+bench: venv  ## benchmark tables: NAME=ring, or all
+	@$(OUTPOST) bench $(NAME) $(ARGS)
 
 lint: venv  ## ruff over everything
 	@.venv/bin/ruff check .
