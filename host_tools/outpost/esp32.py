@@ -1,8 +1,8 @@
 """ESP32 chips from the host: MicroPython's image for them, and esptool, called as a program.
 
-The image is MicroPython's own release, a single .bin with boot loader, partition table and
-application. It is looked for in the cache, then downloaded, and never written before its structure,
-its own SHA-256 digests, its chip and its version have been checked.
+The image is MicroPython's own release, a single .bin with boot loader, partition table and an
+application. It is looked for in the cache, then downloaded, and never written before its
+structure, its own SHA-256 digests, its chip and its version have been checked.
 """
 
 import hashlib
@@ -128,8 +128,9 @@ def _checked(path: Path, content: bytes, chip: int, board: Board, part: str) -> 
     found = struct.unpack_from("<H", content, 12)[0]
     if found != chip:
         names = {number: name for name, (number, _) in CHIPS.items()}
-        raise Esp32Error(f"{path}: its {part} is for {names.get(found, f'chip {found}')}, the board "
-                         f"{board.name} has an {board.chip['name']}: fetch {image_name(board)}")
+        other = names.get(found, f"chip {found}")
+        raise Esp32Error(f"{path}: its {part} is for {other}, the board {board.name} has "
+                         f"an {board.chip['name']}: fetch {image_name(board)}")
     at, checksum = 24, 0xEF
     for _ in range(content[1]):
         size = struct.unpack_from("<I", content, at + 4)[0] if at + 8 <= len(content) else 0
@@ -214,23 +215,26 @@ _AGAIN = ("What is right in flash already stays; check cable and power and give 
 
 # What esptool says, and what it means. The first that fits counts.
 _MEANINGS = (
-    (r"This chip is (?P<found>[\w-]+)", "the chip on {port} is {a} {found}, the board has {an} "
-     "{chip}: name the right board (outpost boards lists them) or the right port"),
+    (r"This chip is (?P<found>[\w-]+)",
+     "the chip on {port} is {a} {found}, the board has {an} {chip}: name the right board (outpost "
+     "boards lists them) or the right port"),
     (r"Unexpected chip ID|doesn't match|Failed to autodetect",
      "the chip on {port} is not {an} {chip}: name the right board or the right port"),
-    (r"[Nn]o such file|could not open port|Could not open|doesn't exist|is busy|Permission denied",
+    (r"[Nn]o such file|[Cc]ould not open|doesn't exist|is busy|Permission denied",
      "{port} can't be opened: is the cable in, is another program using it, are you in the group "
      "that owns it (dialout)?"),
     (r"No serial data received|Failed to connect|no sync reply|Wrong boot mode",
-     "nothing on {port} answers as {an} {chip}: is it the right port? If the board has no automatic "
-     "reset, hold BOOT, tap EN, let go of BOOT, and try again"),
-    (r"MD5 of file does not match|[Vv]erification failed|digest mismatch|Hash of data",
-     "{what}: the flash does not hold what was written to it: bad supply, or worn-out flash"),
+     "nothing on {port} answers as {an} {chip}: is it the right port? If the board has no "
+     "automatic reset, hold BOOT, tap EN, let go of BOOT, and try again"),
+    (r"MD5 of file does not match|[Vv]erification failed|digest mismatch",
+     "{what}: the flash does not hold what was written: bad supply, or worn-out flash"),
+    (r"No more data to read",
+     "{what}: the chip on {port} fell silent: bad supply, or a loose cable"),
     (r"returned no data|disconnected|Input/output error|Device not configured|device reports"
-     r"|serial exception|Broken pipe|write failed|Could not configure port|lost",
+     r"|not open|Broken pipe|write failed|Could not configure port|lost",
      "{what}: {port} went away"),
-    (r"Invalid head of packet|Packet content|Corrupt|checksum|Timed out|[Nn]o response|timeout"
-     r"|Failed to|Guru|Operation or feature not supported|Unexpected",
+    (r"stream stopped|noise|head of packet|Packet content|Corrupt|checksum|Timed out"
+     r"|[Nn]o response|timeout|Failed to|Guru|not supported|Unexpected",
      "{what}: the line to {port} garbles or loses bytes: try a shorter cable, or --baud 115200"),
 )
 
@@ -238,21 +242,21 @@ _MEANINGS = (
 def explain(what: str, chip: Chip, lines: list[str]) -> str:
     """Return in plain words why esptool failed, from its last lines."""
     said = " ".join(line for line in lines[-12:] if line)
-    fatal = re.search(r"(?:A fatal error occurred|A serial exception error occurred|Error):?\s*"
+    fatal = re.search(r"(?:A fatal error occurred|A serial exception error occurred|Error):\s*"
                       r"(.*)", said)
-    last = fatal[1] if fatal else (lines[-1] if lines else "nothing")
+    last = fatal[1] if fatal else said or "nothing"
 
     def an(name: str) -> str:
         return "an" if name.startswith(("ESP", "E")) else "a"
 
     for pattern, meaning in _MEANINGS:
-        found = re.search(pattern, said)
+        found = re.search(pattern, last)
         if found:
             named = found.groupdict().get("found", "")
             text = meaning.format(what=what, port=chip.port, chip=chip.name, found=named,
                                   an=an(chip.name), a=an(named))
             return f"{text}. (esptool: {last.strip()[:200]}) {_AGAIN}"
-    return f"{what}: esptool failed: {last.strip()[:400]}. {_AGAIN}"
+    return f"{what}: esptool failed: {last.strip()[-400:]}. {_AGAIN}"
 
 
 def _shower(step: Callable[[str], None]) -> Callable[[str], None]:

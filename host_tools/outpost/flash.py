@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,8 @@ def _network(path: Path) -> bytes:
     """Return network.json from a person's file; raise FlashError if something is missing."""
     try:
         given = json.loads(path.read_text())
-        return json.dumps({key: given[key] for key in ("ssid", "password", "host", "port")}).encode()
+        wanted = {key: given[key] for key in ("ssid", "password", "host", "port")}
+        return json.dumps(wanted).encode()
     except OSError as error:
         raise FlashError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -198,10 +200,7 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
     if not drive and not port:
         drive = find_drive()
         port = None if drive or dry else _port_if_any(board)
-    if port and not dry:
-        hardware = _unique_id(port)
-    else:
-        hardware = ""
+    hardware = _unique_id(port) if port and not dry else ""
     node = provision.choose(board.name, hardware, options.node)
     regions = [Region("firmware", offset, data) for offset, data in code]
     regions.append(Region("littlefs", where["littlefs"].offset,
@@ -280,11 +279,8 @@ def _unique_id(port: str) -> str:
 
 def _to_drive(port: str) -> Path:
     """Send a running board into its boot loader and wait for its drive."""
-    with Repl(port) as repl:
-        try:
-            repl.run("import machine\nmachine.bootloader()", timeout_s=2)
-        except OutpostError:
-            pass  # it is gone, as it should
+    with Repl(port) as repl, suppress(OutpostError):  # it goes without an answer
+        repl.run("import machine\nmachine.bootloader()", timeout_s=2)
     until = time.monotonic() + DRIVE_S
     with steps("waiting for the drive RPI-RP2"):
         while time.monotonic() < until:

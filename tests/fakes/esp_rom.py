@@ -6,7 +6,7 @@ manual) well enough for the real esptool, over a flash that is a bytearray. Faul
 
 A pseudo-terminal has no DTR and RTS, so closing the port stands for a reset; after it the first
 byte decides: 0xC0 is esptool, anything else is for the program in flash: `boot(folder)` is the
-command that runs it, on flash.bin in `folder`, and prints "boot" first.
+command that runs it, on flash.bin in `folder`.
 """
 
 import errno
@@ -14,7 +14,6 @@ import hashlib
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import threading
@@ -175,11 +174,8 @@ class EspRom:
             self._program = subprocess.Popen(self.boot(self.folder), stdin=subprocess.PIPE,
                                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                              bufsize=0)
-            os.read(self._program.stdout.fileno(), 65536)  # "boot": now it can be interrupted
-        if b"\x03" in data:
-            self._program.send_signal(signal.SIGINT)
         try:
-            self._program.stdin.write(data.replace(b"\x03", b""))
+            self._program.stdin.write(data)
         except BrokenPipeError:
             self._end_program()
 

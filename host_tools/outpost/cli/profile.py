@@ -36,11 +36,13 @@ def profile(
         for column in (1, 2):
             table.columns[column].justify = "right"
         for name, words in (("pre", "features"), ("infer", "forest"), ("both", "both")):
-            table.add_row(f"{words}, µs", *(f"{got['us'][name][end]:,}" for end in ("best", "worst")))
+            span = got["us"][name]
+            table.add_row(f"{words}, µs", f"{span['best']:,}", f"{span['worst']:,}")
         table.add_section()
         for key, words in (("bytes", "module, bytes"), ("heap", "heap it holds"),
                            ("heap_peak", "heap while loading"),
-                           ("allocated", "allocated a window"), ("disagreements", "disagreements")):
+                           ("allocated", "allocated a window"),
+                           ("disagreements", "disagreements")):
             table.add_row(words, "", f"{got[key]:,}")
         stdout.print(table)
     if got["disagreements"]:

@@ -6,7 +6,6 @@
 import io
 import sys
 
-sys.stdout.write("boot\r\n")
 FOLDER = sys.argv[1]
 
 import os
@@ -56,14 +55,10 @@ def run(code, name):
 
 
 def key():
-    while True:
-        try:
-            byte = sys.stdin.buffer.read(1)
-        except KeyboardInterrupt:
-            return b"\x03"
-        if not byte:
-            sys.exit(0)
-        return byte
+    byte = sys.stdin.buffer.read(1)
+    if not byte:
+        sys.exit(0)
+    return byte
 
 
 def say(data):

@@ -1,5 +1,7 @@
-# The chip's clock: it counts what was slept, and long pauses are short ones.
+# The chip's clock stands still within a wake; a long pause is a short one that a Ctrl-C ends.
 
+import select
+import sys
 import time as real
 
 import machine
@@ -13,8 +15,20 @@ def time():
     return machine.state["time_s"]
 
 
+_keys = select.poll()
+_keys.register(sys.stdin, select.POLLIN)
+
+
 def sleep_ms(ms):
-    real.sleep_ms(min(ms, 300))
+    if ms < 1000:
+        real.sleep_ms(min(ms, 10))
+        return
+    while _keys.poll(500):
+        byte = sys.stdin.buffer.read(1)
+        if byte == b"\x03":
+            raise KeyboardInterrupt
+        if not byte:
+            return
 
 
 def sleep(s):

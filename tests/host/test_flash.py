@@ -1,0 +1,261 @@
+"""`outpost flash` with the real esptool and mpremote, against a fake ESP32 on a pty.
+
+The fake's program is MicroPython's unix port with a fake `machine`, on the very flash esptool has
+written: what answers the self-test is the node's own bytecode, from its own file system.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fakes import micropython_image
+from fakes.esp_rom import EspRom
+
+from outpost import boards, esp32, flash, image, provision
+from outpost.console import print_json
+from outpost.errors import OutpostError
+from outpost.image import Region
+from outpost.paths import BOARDS
+from outpost.repl import Repl, ReplError, listen
+
+CHIP = Path(__file__).parents[1] / "fakes/esp32/chip.py"
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with MicroPython's image, an ESP32 board that runs x64 modules, and short waits."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "micropython.bin").write_bytes(micropython_image.combined())
+    text = (BOARDS / "esp32.toml").read_text().replace('"xtensawin"', '"x64"')
+    (folder / "fake32.toml").write_text(text)
+    (folder / "wake.json").write_text(json.dumps({"reset": 1, "time_s": 1000}))
+    (folder / "esptool.cfg").write_text(
+        "[esptool]\ntimeout=0.3\nconnect_attempts=2\nmem_end_rom_timeout=0.2\nopen_port_attempts=1\n"
+        "erase_write_timeout_per_mb=1\nmd5_timeout_per_mb=1\nwrite_block_attempts=2\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+        patch.setenv("ESPTOOL_CFGFILE", str(folder / "esptool.cfg"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def provisioned(desk, micropython):
+    """A fake board that has been flashed once, and what the node said then."""
+    def boot(folder):
+        return [str(micropython), str(CHIP), str(folder), "repl"]
+
+    with EspRom(desk, boot=boot) as rom:
+        plan, told = flash.run(options(desk, rom))
+        yield rom, plan, told
+
+
+def options(desk, rom, **more):
+    return flash.Options(board=str(desk / "fake32.toml"), port=str(rom.port),
+                         image=desk / "micropython.bin", **more)
+
+
+def holds(rom, regions):
+    return all(rom.flash[region.offset:region.offset + len(region.data)] == region.data
+               for region in regions)
+
+
+def test_flash_leaves_exactly_the_planned_bytes(provisioned):
+    rom, plan, told = provisioned
+    assert [region.name for region in plan.regions] == [
+        "bootloader", "firmware", "littlefs", "ring", "partitions"]
+    assert holds(rom, plan.regions) and not plan.keeps_ring
+    assert set(rom.flash[0x9000:0x10000]) == {0xFF}  # NVS is none of our business
+    assert told["node"] == plan.node.number and told["model"] == "motion"
+    assert told["heap_free"] > 0 and told["battery_mv"] == 3900
+    assert "model     ok   motion, 8 golden windows right" in told["tests"]
+    assert provision.find(plan.node.number).key == plan.node.key
+    files = image.read_littlefs(plan.regions[2].data)
+    assert json.loads(files["identity.json"]) == plan.node.identity()
+    assert "node/board/esp32.mpy" in files and "node/board/unix.mpy" not in files
+
+
+def test_a_second_flash_keeps_ring_and_identity(provisioned, desk):
+    rom, plan, _ = provisioned
+    ring = plan.board.flash.region("ring")
+    records = os.urandom(5000)
+    rom.flash[ring.offset:ring.offset + 5000] = records
+    (desk / "network.json").write_text(
+        json.dumps({"ssid": "s", "password": "p", "host": "h", "port": 1, "more": 2}))
+    before, rom.written[:] = bytes(rom.flash[ring.offset:ring.end]), []
+    again, told = flash.run(options(desk, rom, network=desk / "network.json"))
+    assert again.keeps_ring and again.node == plan.node
+    assert rom.flash[ring.offset:ring.end] == before and before.startswith(records)
+    assert holds(rom, again.regions)
+    assert rom.written and all(0x200000 <= at < 0x300000 for at, _ in rom.written)  # what changed
+    files = image.read_littlefs(again.regions[2].data)
+    assert sorted(json.loads(files["network.json"])) == ["host", "password", "port", "ssid"]
+    wiped, _ = flash.run(options(desk, rom, wipe=True))
+    assert not wiped.keeps_ring and set(rom.flash[ring.offset:ring.end]) == {0xFF}
+
+
+def test_a_dry_run_writes_nothing_and_prints_its_plan(provisioned, desk, capsys):
+    rom, plan, _ = provisioned
+    before, rom.written[:] = bytes(rom.flash), []
+    again, told = flash.run(options(desk, rom), dry=True)
+    assert rom.flash == before and rom.written == [] and told == {}
+    print_json(again.json())
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["port"] == str(rom.port) and shown["keeps_ring"]
+    for region in shown["regions"]:
+        assert set(region) == {"name", "offset", "size", "sha256"}
+    assert plan.node.key.hex() not in json.dumps(shown)
+
+
+def test_a_port_that_is_gone_when_the_node_is_asked(provisioned, monkeypatch):
+    rom, plan, _ = provisioned
+    with monkeypatch.context() as patch:
+        patch.setattr(flash, "BOOT_S", 1)
+        rom.plan("vanish", "PROGRAM", 1)
+        with pytest.raises(OutpostError, match="ttyFAKE.*outpost repl --wait"):
+            flash.ask(str(rom.port), plan.node)
+    rom.replug()
+    assert flash.ask(str(rom.port), plan.node)["node"] == plan.node.number
+
+
+def test_another_node_on_the_port_is_not_mistaken(provisioned):
+    rom, plan, _ = provisioned
+    other = provision.Node(plan.node.number + 1, b"", "esp32")
+    with pytest.raises(OutpostError, match="is there another board on this port"):
+        flash.ask(str(rom.port), other)
+
+
+def test_the_repl_tells_tracebacks_and_silence(provisioned):
+    rom, *_ = provisioned
+    with Repl(str(rom.port)) as repl:
+        assert repl.run("print(6 * 7)") == "42\n"
+        with pytest.raises(ReplError, match="ZeroDivisionError"):
+            repl.run("1 / 0")
+    rom.plan("mute", "PROGRAM", 1)
+    with pytest.raises(ReplError, match=r"nothing .* \(tried for 1 s\).*repl --wait"):
+        Repl(str(rom.port), 1)
+    rom.plan()
+
+
+def test_a_node_is_caught_when_it_comes(provisioned):
+    rom, *_ = provisioned
+    rom._unplug()
+    timer = threading.Timer(0.5, rom.replug)
+    timer.start()
+    heard = []
+    with Repl(str(rom.port), 20, heard.append) as repl:
+        assert repl.run("print(1)") == "1\n"
+    assert len(heard) == 1 and "waiting for the node" in heard[0]
+
+
+def test_monitor_hears_and_does_not_disturb(tmp_path):
+    with EspRom(tmp_path) as rom:
+        threading.Timer(0.3, lambda: os.write(rom._master, b"hello")).start()
+        assert b"".join(listen(str(rom.port), 1)) == b"hello"
+        assert not rom.seen
+
+
+# --- every fault of the loader ---
+
+SMALL = [Region("partitions", 0x8000, bytes(range(256)) * 12),
+         Region("littlefs", 0x200000, os.urandom(9000))]
+AGAIN = "it carries on from there"
+ANSWERS, SILENT = "nothing on .* answers", "fell silent"
+ANY = "went away|garbles|nothing on|can't be opened|fell silent"
+FAULTS = [
+    ("mute", "SYNC", 1, ANSWERS), ("mute", "MEM_DATA", 1, None), ("mute", "MD5", 1, SILENT),
+    ("mute", "FLASH_DATA", 1, SILENT),
+    ("vanish", "SYNC", 1, None), ("vanish", "READ_REG", 3, None), ("vanish", "MEM_DATA", 2, None),
+    ("vanish", "CHANGE_BAUD", 1, None), ("vanish", "MD5", 1, None), ("vanish", "MD5", 4, None),
+    ("vanish", "FLASH_DATA", 1, None), ("vanish", "DEFL_DATA", 1, None),
+    ("cell", "FLASH_DATA", 1, "the flash does not hold what was written"),
+]
+
+
+def write(rom, **more):
+    chip = esp32.Chip("ESP32", str(rom.port), **more)
+    chip.write(SMALL)
+    chip.verify(SMALL)
+
+
+@pytest.mark.parametrize("what, at, nth, words", FAULTS, ids=lambda value: str(value))
+def test_a_fault_is_told_and_the_next_run_repairs_it(desk, tmp_path, what, at, nth, words):
+    with EspRom(tmp_path) as rom:
+        rom.plan(what, at, nth)
+        begin = time.monotonic()
+        with pytest.raises(esp32.Esp32Error, match=words or ANY) as told:
+            write(rom)
+        assert AGAIN in str(told.value) and "Traceback" not in str(told.value)
+        assert time.monotonic() - begin < esp32.GRACE_S
+        rom.replug()
+        write(rom)
+        assert holds(rom, SMALL)
+
+
+@pytest.mark.parametrize("what, at", [
+    ("flip", "SYNC"), ("garble", "MEM_DATA"), ("drop", "MD5"), ("eat", "DEFL_DATA"),
+    ("drop", "DEFL_DATA"), ("garble", "FLASH_DATA")])
+def test_noise_on_the_line_is_survived_or_told(desk, tmp_path, what, at):
+    with EspRom(tmp_path) as rom:
+        rom.plan(what, at, 1)
+        try:
+            write(rom)
+        except esp32.Esp32Error as error:
+            assert AGAIN in str(error)
+            rom.plan()
+            write(rom)
+        assert holds(rom, SMALL)
+
+
+def test_without_the_stub_the_same_bytes_arrive(desk, tmp_path):
+    with EspRom(tmp_path, stub=False) as rom:
+        write(rom, stub=False)
+        assert holds(rom, SMALL) and "MEM_BEGIN" not in rom.seen
+
+
+@pytest.mark.parametrize("chip", ["esp32s2", "esp32c3"])
+def test_another_chip_is_told_and_left_alone(desk, tmp_path, chip):
+    with EspRom(tmp_path, chip=chip) as rom:
+        with pytest.raises(esp32.Esp32Error, match="the chip on .* is|answers as an ESP32"):
+            write(rom)
+        assert rom.written == []
+
+
+def test_what_was_written_before_the_cable_came_out_is_not_written_again(desk, tmp_path):
+    big = [Region("firmware", 0x10000, os.urandom(3 * esp32.PIECE))]
+    with EspRom(tmp_path) as rom:
+        chip = esp32.Chip("ESP32", str(rom.port))
+        rom.plan("vanish", "FLASH_BEGIN", 3)
+        with pytest.raises(esp32.Esp32Error, match=AGAIN):
+            chip.write(big)
+        rom.replug()
+        rom.written.clear()
+        chip.write(big)
+        assert {(at - 0x10000) // esp32.PIECE for at, _ in rom.written} == {2}
+        assert holds(rom, big)
+
+
+def test_esptool_that_never_ends_is_stopped():
+    code, lines = esp32.run_limited(
+        [sys.executable, "-c", "import time; print('so far', flush=True); time.sleep(60)"], 0.5,
+        dict(os.environ), lambda line: None)
+    assert code is None and lines == ["so far"]
+
+
+def test_erase_leaves_nothing(desk, tmp_path):
+    with EspRom(tmp_path) as rom:
+        rom.flash[:1000] = bytes(1000)
+        flash.erase(boards.load("esp32"), str(rom.port))
+        assert set(rom.flash) == {0xFF}
+
+
+def test_no_such_port_is_one_plain_sentence_and_exit_code_1(desk):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("outpost"), "flash", "--board", "esp32", "--port",
+         "/dev/nowhere", "--firmware", desk / "micropython.bin"], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "/dev/nowhere can't be opened: is the cable in" in done.stderr
