@@ -34,7 +34,7 @@ def misused(call, *arguments):
     except FlashMisuse as error:
         assert not isinstance(error, Exception)  # `except Exception` must not swallow it
         return str(error)
-    assert False, (call, arguments)
+    raise AssertionError((call, arguments))
 
 
 def content():
@@ -86,14 +86,14 @@ try:
     device.writeblocks(2, b"\x22\x22", 2)
     try:
         device.writeblocks(2, b"\x33\x33", 4)
-        assert False
+        raise AssertionError()
     except PowerLost:
         pass
     assert content()[2 * SECTOR:2 * SECTOR + 6] == b"\x11\x11\x22\x22\x33\xff"
     device, board = flash(cut=1)
     try:
         device.ioctl(6, 2)
-        assert False
+        raise AssertionError()
     except PowerLost:
         pass
     assert content()[2 * SECTOR:2 * SECTOR + 6] == b"\xff" * 6  # the first half is erased

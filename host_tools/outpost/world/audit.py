@@ -5,6 +5,7 @@ what was stored; the world's journal, which windows there were and what was in t
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from sqlalchemy import select
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import board as causes
 from node import record
-from node.outbox import Outbox
+from node.latency import POST
+from node.outbox import TELEMETRY, Outbox
 from outpost.gateway import store
 from outpost.world import journal
 from outpost.world.run import Plan
@@ -101,8 +103,12 @@ def audit(folder: Path, classes: list[str]) -> Audit:
         result.phantoms += len(db.execute(select(store.records.c.seq)).all()) - known
         decisions = db.execute(select(store.records.c.time_s, store.records.c.payload)
                                .where(store.records.c.kind == record.DECISION)).all()
+        telemetry = db.execute(select(store.records.c.seq, store.records.c.time_s)
+                               .where(store.records.c.lane == TELEMETRY)
+                               .order_by(store.records.c.seq)).all()
     engine.dispose()
-    _judge(result, folder, decisions, classes)
+    gone = list(_gaps(telemetry)) if result.dropped else []
+    _judge(result, folder, decisions, gone, classes)
     return result
 
 
@@ -123,13 +129,31 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> None:
                                                                         bytes(payload))
 
 
-def _judge(result: Audit, folder: Path, decisions: Any, classes: list[str]) -> None:
-    """Hold the decisions against the truth, and the windows against the decisions."""
+def _decided(laps: str | None) -> bool:
+    """Return whether a wake that ended in sleep got as far as a decision."""
+    return laps is not None and any(stage == POST for stage, _ in journal.laps(laps))
+
+
+def _gaps(rows: Any) -> Iterator[tuple[int, int]]:
+    """Yield the times (from, to) between which sequences are missing in rows of (seq, time)."""
+    seq_before, time_before = 0, 0
+    for seq, time_s in rows:
+        if seq != seq_before + 1:
+            yield time_before, time_s
+        seq_before, time_before = seq, time_s
+
+
+def _judge(result: Audit, folder: Path, decisions: Any, gone: list[tuple[int, int]],
+           classes: list[str]) -> None:
+    """Hold the decisions against the truth, and the windows against the decisions.
+
+    `gone` are the times whose telemetry was dropped, which _compare() has accounted for.
+    """
     made: dict[int, list[int]] = {}
     for time_s, payload in decisions:
         made.setdefault(time_s, []).append(payload[0])
     db = journal.read(folder / "world.db")
-    wakes = {row["n"]: row for row in db.execute("SELECT n, ended, cause FROM wakes")}
+    wakes = {row["n"]: row for row in db.execute("SELECT n, cause, laps FROM wakes")}
     captures = db.execute("SELECT n, time_s, label FROM captures").fetchall()
     last = db.execute("SELECT wakes FROM state").fetchone()[0]
     db.close()
@@ -139,7 +163,9 @@ def _judge(result: Audit, folder: Path, decisions: Any, classes: list[str]) -> N
         if found:
             pair = row["label"], classes[found[0]]
             result.confusion[pair] = result.confusion.get(pair, 0) + 1
-        elif row["n"] in wakes and wakes[row["n"]]["ended"] == "slept":
+        elif any(start <= row["time_s"] <= end for start, end in gone):
+            continue
+        elif row["n"] in wakes and _decided(wakes[row["n"]]["laps"]):
             # Only a brown-out soon after, before a page was full, may have taken it.
             soon = range(row["n"] + 1, min(last, row["n"] + GATHERED // LEAST) + 1)
             if any(n not in wakes or wakes[n]["cause"] == causes.BROWNOUT for n in soon):

@@ -40,7 +40,9 @@ class World:
         if state is None:
             state = State(START_S * 1_000_000, causes.COLD, b"", 0, 0, False)
         elif not state.done:
-            # Whatever node was awake when the last world ended has gone with it.
+            # Whatever node was awake when the last world ended has gone with it, and its wake
+            # keeps its number.
+            state.wakes += 1
             state.clock_us += OFF_US
             state.cause, state.retained = causes.BROWNOUT, b""
         self.state = state

@@ -27,7 +27,7 @@ for bad in (b"\5\1\2", b"\2", b"\0\1", b"\xff\1"):
         decode(bytearray(bad), len(bad))
     except ValueError:
         continue
-    assert False, bad
+    raise AssertionError(bad)
 
 # --- the line ---
 
@@ -56,7 +56,7 @@ class Outbox:
 
 
 class Line:
-    """The other side: stores what comes, and answers as `answer` makes of a good acknowledgement."""
+    """The other side: stores what comes; `answer` makes its answer of a good acknowledgement."""
 
     def __init__(self, answer):
         self.answer, self.stored, self.back = answer, [], b""
@@ -101,7 +101,7 @@ assert drain(lambda good: good, count=0) == (0, 0)
 noise = b"\0\0hello\0" + b"\x40" * 100 + b"\0" + ack(8, 2, 99, 20)
 assert drain(lambda good: noise + good + b"\0") == (0, 20)
 for at in range(20):
-    broken = drain(lambda good: good[:at] + bytes((good[at] ^ 0x10,)) + good[at + 1:])
+    broken = drain(lambda good, at=at: good[:at] + bytes((good[at] ^ 16,)) + good[at + 1:])
     assert broken == (errno.ETIMEDOUT, 0), (at, broken)
 # no answer, half an answer, one that acknowledges nothing
 assert drain(lambda good: b"") == (errno.ETIMEDOUT, 0)

@@ -1,0 +1,486 @@
+"""The real node on real MicroPython: lives through kills and failures, and is held to account."""
+
+import json
+import random
+import shutil
+import socketserver
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from node import board as causes
+from node import model as node_model
+from node import record
+from node.outbox import ALERT, EVENT
+from outpost import boards
+from outpost.gateway import ingest, store
+from outpost.world import audit, journal
+from outpost.world.run import Run, prepare
+from outpost.world.world import World
+
+CLASSES = ["Standing", "Running", "Walking", "Badminton"]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A run of one day, laid out and not begun."""
+    return prepare(tmp_path_factory.mktemp("run") / "run", "motion", boards.load("esp32"), 1, 3)
+
+
+@pytest.fixture
+def folder(template, tmp_path):
+    """The folder of such a run, with nobody at the gateway's address."""
+    made = tmp_path / "run"
+    shutil.copytree(template.folder, made)
+    change(made / "run.json", gateway={"host": "127.0.0.1", "port": 9})
+    return made
+
+
+def change(path: Path, **what) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | what))
+
+
+def plain_world(folder: Path) -> World:
+    """A world without faults; each test brings its own."""
+    world = World(folder)
+    world.schedule.faults.clear()
+    world.schedule.silences.clear()
+    world.schedule.links.clear()
+    world.schedule.motions.clear()
+    return world
+
+
+def live(world: World, wakes: int) -> list[dict]:
+    rows = []
+    for _ in range(wakes):
+        rows.append(world.wake())
+        world.journal.save(world.state, rows[-1])
+    return rows
+
+
+def on_flash(folder: Path) -> list[list[tuple[int, int, bytes]]]:
+    """(kind, time, payload) of each record on the node's flash, by lane."""
+    config = json.loads((folder / "run.json").read_text())
+    outbox = audit.Outbox((audit.Image(folder / "flash.img"), 0, sum(config["lanes"]), 1), None,
+                          config["lanes"])
+    outbox.mount()
+    return [[(kind, time_s, bytes(payload)) for _, kind, time_s, payload in ring.records()]
+            for ring in outbox.lanes]
+
+
+def events(folder: Path, lane: int) -> list[tuple[int, int, int]]:
+    return [tuple(payload) for kind, _, payload in on_flash(folder)[lane]
+            if kind == record.EVENT]
+
+
+@contextmanager
+def gateway(folder: Path):
+    """The ingest's answers, given from this process; yields its address."""
+    engine = store.connect(folder / "gateway.db")
+
+    class Session(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            line = bytearray()
+            while byte := self.rfile.read(1):
+                if byte == b"\0":
+                    self.wfile.write(ingest.answer(engine, line))
+                    line.clear()
+                else:
+                    line += byte
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Session) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield {"host": "127.0.0.1", "port": server.server_address[1]}
+        finally:
+            server.shutdown()
+            thread.join()
+            engine.dispose()
+
+
+def finish(world: World) -> audit.Audit:
+    """Bring home what waits, with the link up, and hold everything against everything."""
+    with gateway(world.folder) as address:
+        world.config["gateway"] = address
+        world.schedule.links.append((0, 2**40))
+        for _ in range(20):
+            if live(world, 1)[0].get("depth") == 0:
+                break
+    return audit.audit(world.folder, CLASSES)
+
+
+# --- all well ---
+
+
+def test_a_day_of_life_and_the_same_day_again(template, tmp_path):
+    """Every record arrives once, decisions are right, and one seed gives one day."""
+    days = []
+    for attempt in range(2):
+        made = tmp_path / f"run{attempt}"
+        shutil.copytree(template.folder, made)
+        plan = prepare_copy(template, made)
+        with Run(plan) as processes:
+            wait(processes)
+        found = audit.audit(made, CLASSES)
+        assert found.ok and found.stored == found.appended > 500, found
+        assert found.compared == found.appended  # all of it is still on this flash
+        assert found.accuracy > 0.95 and len({truth for truth, _ in found.confusion}) >= 3
+        days.append((rows(made / "world.db", "wakes"), rows(made / "world.db", "captures"),
+                     rows(made / "gateway.db", "records")))
+    (wakes, captures, records), again = days
+    assert [wakes, captures] == list(again[:2])
+    assert [row[:-1] for row in records] == [row[:-1] for row in again[2]]  # but received_at
+    assert {row[2] for row in wakes} >= {causes.COLD, causes.TIMER, causes.EVENT,
+                                         causes.BROWNOUT}
+
+
+def prepare_copy(template, made):
+    from dataclasses import replace
+
+    return replace(template, folder=made)
+
+
+def rows(path: Path, table: str) -> list[tuple]:
+    with sqlite3.connect(path) as db:
+        return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4").fetchall()
+
+
+def wait(processes: Run, each=lambda: None, timeout_s: float = 120) -> None:
+    until = time.monotonic() + timeout_s
+    while processes.alive():
+        assert time.monotonic() < until, "the run does not end"
+        each()
+        time.sleep(0.01)
+
+
+# --- everything is killed ---
+
+
+def test_killing_anything_at_any_moment_loses_nothing_and_doubles_nothing(template, tmp_path):
+    made = tmp_path / "run"
+    shutil.copytree(template.folder, made)
+    schedule = json.loads((made / "run.json").read_text())["schedule"]
+    change(made / "run.json", schedule=schedule | {"days": 2})
+    rng = random.Random(20260105)
+    kills = {"node": 0, "world": 0, "ingest": 0}
+    next_kill = [time.monotonic() + 0.5]
+    with Run(prepare_copy(template, made)) as processes:
+        def kill():
+            if time.monotonic() < next_kill[0] or sum(kills.values()) >= 60:
+                return
+            next_kill[0] = time.monotonic() + rng.uniform(0.0, 0.15)
+            victim = rng.choices(("node", "world", "ingest"), (5, 2, 2))[0]
+            process = processes.processes["world" if victim == "node" else victim]
+            if victim == "node":
+                # whichever wake is on, and so at any instant of it
+                path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+                with suppress(OSError):
+                    for pid in path.read_text().split():
+                        time.sleep(rng.uniform(0, 0.006))
+                        kills["node"] += not subprocess.run(
+                            ["kill", "-9", pid], stderr=subprocess.DEVNULL).returncode
+            elif process.poll() is None:
+                process.kill()
+                kills[victim] += 1
+
+        wait(processes, kill)
+        restarts = processes.restarts
+    found = audit.audit(made, CLASSES)
+    assert found.ok, (found, kills)
+    assert found.stored > 600
+    assert kills["node"] >= 5 and restarts["world"] >= 3 and restarts["ingest"] >= 2, kills
+    ended = [row[3] for row in rows(made / "world.db", "wakes")]
+    assert ended.count("killed") >= 3 and "crashed" not in ended
+
+
+# --- one thing fails ---
+
+
+def test_a_silent_sensor_costs_decisions_and_nothing_else(folder):
+    world = plain_world(folder)
+    live(world, 3)
+    start = world.state.clock_us // 1_000_000
+    world.schedule.silences.append((start, start + 1500))
+    silent = live(world, 5)
+    after = live(world, 3)
+    assert {row["ended"] for row in silent + after} == {"slept"}
+    assert silent[-1]["awake_us"] > 0 and json.loads(silent[-1]["laps"])[-1][0] != 2
+    # told once when it begins, once when it is over
+    assert [event[:1] + event[2:] for event in events(folder, ALERT)] == [
+        (record.SENSOR_SILENT, 1), (record.SENSOR_SILENT, 0)]
+    found = finish(world)
+    assert found.ok and found.decisions == len(silent) + len(after) - 5 + 3 + extra(world, 11)
+
+
+def extra(world: World, begun: int) -> int:
+    return world.state.wakes - begun
+
+
+@pytest.mark.parametrize(("harm", "detail"), [
+    (lambda path: path.unlink(), node_model.MISSING),
+    (lambda path: path.write_bytes(path.read_bytes()[:-7] + b"garbage"), node_model.CORRUPT),
+    (lambda path: path.write_bytes(b""), node_model.CORRUPT),
+])
+def test_without_a_model_the_node_lives_on_and_says_why(folder, harm, detail):
+    harm(folder / "node/models/motion.mpy")
+    world = plain_world(folder)
+    assert {row["ended"] for row in live(world, 4)} == {"slept"}
+    assert events(folder, ALERT) == [(record.MODEL_REFUSED, detail, 1)]
+    found = finish(world)
+    assert found.appended == found.stored > 0 and found.decisions == 0
+    with sqlite3.connect(folder / "gateway.db") as db:
+        kinds = dict(db.execute("SELECT kind, count(*) FROM records GROUP BY kind").fetchall())
+        payload, = db.execute("SELECT payload FROM records WHERE kind = ?",
+                              (record.READING,)).fetchone()
+    assert kinds[record.READING] >= 4 and record.DECISION not in kinds
+    assert payload[0] == record.MEANS and len(payload) == 1 + 2 * 6  # a mean of each channel
+
+
+@pytest.mark.parametrize(("what", "detail"), [
+    ({"abi": 99}, node_model.WRONG_ABI), ({"features": 3}, node_model.WRONG_SHAPE),
+    ({"classes": 5}, node_model.WRONG_SHAPE),
+])
+def test_a_model_of_another_kind_is_refused(folder, what, detail):
+    path = folder / "node/settings.json"
+    change(path, model=json.loads(path.read_text())["model"] | what)
+    world = plain_world(folder)
+    assert live(world, 1)[0]["ended"] == "slept"
+    assert events(folder, ALERT) == [(record.MODEL_REFUSED, detail, 1)]
+
+
+def test_a_model_that_does_not_import_is_refused(folder):
+    import zlib
+
+    other = b"M\x05\x00 of another MicroPython"
+    (folder / "node/models/motion.mpy").write_bytes(other)
+    path = folder / "node/settings.json"
+    change(path, model=json.loads(path.read_text())["model"] | {"crc32": zlib.crc32(other)})
+    assert live(plain_world(folder), 1)[0]["ended"] == "slept"
+    assert events(folder, ALERT) == [(record.MODEL_REFUSED, node_model.UNLOADABLE, 1)]
+
+
+def test_a_model_put_right_decides_again(folder):
+    path = folder / "node/models/motion.mpy"
+    good = path.read_bytes()
+    path.unlink()
+    world = plain_world(folder)
+    live(world, 2)
+    path.write_bytes(good)
+    rows_ = live(world, 2)
+    assert rows_[-1]["decision"] != record.NO_CLASS
+    assert events(folder, ALERT) == [(record.MODEL_REFUSED, node_model.MISSING, 1),
+                                     (record.MODEL_REFUSED, 0, 0)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "not json", '{"wake_s": 1}'])
+def test_bad_settings_are_defaults_and_an_event(folder, text):
+    path = folder / "node/settings.json"
+    good = path.read_text()
+    path.write_text(text)
+    world = plain_world(folder)
+    assert {row["ended"] for row in live(world, 3)} == {"slept"}
+    detail = 2 if "wake_s" in text else 0
+    assert events(folder, ALERT) == [(record.BAD_SETTINGS, detail, 1)]
+    path.write_text(good)
+    live(world, 2)
+    assert events(folder, ALERT)[1:] == [(record.BAD_SETTINGS, 0, 0)]
+    assert finish(world).ok
+
+
+def test_days_without_a_gateway_cost_nothing_but_the_wait(folder):
+    world = plain_world(folder)
+    live(world, 30)
+    world.schedule.links.append((0, 2**40))  # a link now, but nobody behind it
+    rows_ = live(world, 300)
+    assert {row["ended"] for row in rows_} == {"slept"} and rows_[-1]["depth"] > 600
+    failed = [event for event in events(folder, EVENT) if event[0] == record.UPLINK_FAILED]
+    assert len(failed) == 1 and failed[0][2] == 1  # once, however often it was tried
+    found = finish(world)
+    assert found.ok and found.stored == found.appended > 660
+    failed = [event for event in events(folder, EVENT) if event[0] == record.UPLINK_FAILED]
+    assert len(failed) == 2 and failed[1][2] == 0
+
+
+def test_a_deadline_ends_the_pass_but_not_the_remembering(folder):
+    change(folder / "node/settings.json", awake_ms=2000)  # sampling alone takes 5 s
+    world = plain_world(folder)
+    assert {row["ended"] for row in live(world, 3)} == {"slept"}
+    assert (record.DEADLINE_MISSED, 2, 1) in events(folder, EVENT)
+    state, = struct.unpack_from("<H", world.state.retained, 2)
+    assert state >= 3  # misses are counted
+
+
+def test_a_stage_that_breaks_is_told_and_survived(folder):
+    """A model whose features raise: nobody foresaw that."""
+    import zlib
+
+    source = folder / "motion.py"
+    source.write_text("ABI, WINDOW, CHANNELS, FEATURES, CLASSES = 1, 64, 6, 12, 4\n"
+                      "def features(window, out): raise KeyError('surprise')\n")
+    from outpost.toolchain import unix
+
+    target = folder / "node/models/motion.mpy"
+    subprocess.run([unix.mpy_cross(), "-o", target, source], check=True)
+    path = folder / "node/settings.json"
+    change(path, model=json.loads(path.read_text())["model"]
+           | {"crc32": zlib.crc32(target.read_bytes())})
+    world = plain_world(folder)
+    assert {row["ended"] for row in live(world, 3)} == {"slept"}
+    assert events(folder, ALERT) == [(record.STAGE_FAILED, 2, 1)]
+    assert "surprise" in (folder / "node.log").read_text()
+    assert finish(world).lost == 0
+
+
+def test_smoothing_turns_many_decisions_into_few_events(folder):
+    world = plain_world(folder)
+    rows_ = live(world, 150)
+    changed = [event for event in events(folder, EVENT) if event[0] == record.CLASS_CHANGED]
+    assert changed[0][2] == record.NO_CLASS
+    for before, after in zip(changed, changed[1:], strict=False):
+        assert after[2] == before[1] != after[1]  # from the last outcome to another
+    outcomes = [row["smoothed"] for row in rows_]
+    assert len(changed) == 1 + sum(a != b for a, b in zip(outcomes, outcomes[1:], strict=False))
+    raw = [row["decision"] for row in rows_]
+    assert len(changed) <= 1 + sum(a != b for a, b in zip(raw, raw[1:], strict=False))
+
+
+def test_a_state_record_tells_how_the_node_fares(folder):
+    world = plain_world(folder)
+    live(world, 80)
+    states = [struct.unpack(record.STATE_FORMAT, payload)
+              for kind, _, payload in on_flash(folder)[3] if kind == record.STATE]
+    assert len(states) == 2  # at power on and six hours later
+    cause, faults, battery_mv, temperature_c, wakes, depth, dropped, misses, p50, p99, *by = (
+        states[-1])
+    assert cause == causes.TIMER and wakes == sum(by) > 70 and by[causes.COLD] == 1
+    assert 4000 < battery_mv < 4200 and 5 < temperature_c < 25
+    assert faults == 1 << record.UPLINK_FAILED and depth > 100 and dropped == misses == 0
+    assert 1 << p50 > 5_000_000 and p99 >= p50  # a window takes 5 s
+
+
+def test_a_flash_too_small_drops_the_oldest_and_counts_them(folder):
+    change(folder / "run.json", lanes=[3, 3, 3, 3])
+    (folder / "flash.img").write_bytes(b"\xff" * 4096 * 12)
+    world = plain_world(folder)
+    live(world, 500)
+    found = finish(world)
+    assert found.ok and found.dropped > 100
+    assert found.appended == found.stored + found.dropped
+
+
+def test_a_node_whose_world_is_gone_ends(template, tmp_path):
+    """It must not go on alone on a flash that is no longer its own."""
+    import socket
+
+    outer, inner = socket.socketpair()
+    config = json.loads((template.folder / "run.json").read_text())
+    with (template.folder / "flash.img").open("r+b") as flash:
+        process = subprocess.Popen(
+            [config["micropython"], "-m", "main", str(inner.fileno()), str(flash.fileno())],
+            env={"MICROPYPATH": config["bytecode"]}, cwd=tmp_path,
+            pass_fds=(inner.fileno(), flash.fileno()))
+    inner.close()
+    outer.close()
+    assert process.wait(10) != 0
+
+
+# --- the audit can fail ---
+
+
+@pytest.fixture
+def finished(folder):
+    """A short run, all well; the journal's world is closed."""
+    world = plain_world(folder)
+    live(world, 20)
+    assert finish(world).ok
+    return folder
+
+
+@pytest.mark.parametrize(("tamper", "figure"), [
+    ("DELETE FROM records WHERE lane = 2 AND seq = 7", "lost"),
+    ("UPDATE records SET payload = x'00112233' WHERE lane = 2 AND seq = 7", "differing"),
+    ("UPDATE records SET time_s = time_s + 1 WHERE lane = 2 AND seq = 5", "differing"),
+    ("INSERT INTO records SELECT node, lane, epoch, seq + 1000, prev, kind, time_s, payload,"
+     " received_at FROM records WHERE lane = 2 AND kind = 2 LIMIT 1", "duplicates"),
+    ("INSERT INTO records SELECT node, lane, epoch + 1, seq, prev, kind, time_s, payload,"
+     " received_at FROM records WHERE lane = 3 LIMIT 1", "phantoms"),
+    ("INSERT INTO records SELECT node, lane, epoch, seq + 1000, prev, kind, time_s + 999999,"
+     " payload, received_at FROM records WHERE lane = 2 AND kind = 2 LIMIT 1", "phantoms"),
+])
+def test_the_audit_sees_what_is_wrong(finished, tamper, figure):
+    with sqlite3.connect(finished / "gateway.db") as db:
+        db.execute(tamper)
+    db.close()
+    found = audit.audit(finished, CLASSES)
+    assert not found.ok and getattr(found, figure) > 0, found
+
+
+def test_the_audit_misses_a_decision_that_nothing_accounts_for(finished):
+    with sqlite3.connect(finished / "world.db") as db:
+        db.execute("INSERT INTO captures VALUES (10, 99, 'Walking', 'made up', 0)")
+    db.close()
+    found = audit.audit(finished, CLASSES)
+    assert found.lost == 1 and not found.ok
+
+
+# --- the command ---
+
+
+def test_outpost_run_prints_one_line_of_json_and_leaves_a_report(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "from outpost.cli import main; main()", "run", "--days", "0.1",
+         "--seed", "4", "--json", "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"] and told["appended"] == told["stored"] > 0
+    assert told["lost"] == told["duplicates"] == 0 and 0 < told["accuracy"] <= 1
+    assert told["wakes"] > 25 and 0.1 <= told["days"] < 0.3 and told["wall_s"] > 0
+    assert json.loads((tmp_path / "run/summary.json").read_text()) == told
+    page = (tmp_path / "run/report.html").read_text()
+    assert f"{told['appended']:,} records appended = {told['stored']:,} stored" in page
+    assert "modelled" in page and "glenn20" in page
+    for tag in ("<script src", "<link", "cdn.plot.ly/plotly"):
+        assert tag not in page  # it works offline
+    assert "✓" in done.stderr and "report.html" in done.stderr
+
+
+def test_outpost_run_fails_when_the_records_do_not_add_up(tmp_path, monkeypatch, capsys):
+    import outpost.cli
+
+    real = audit.audit
+
+    def one_missing(folder, classes):
+        with sqlite3.connect(folder / "gateway.db") as db:
+            db.execute("DELETE FROM records WHERE lane = 2 AND seq = 3")
+        db.close()
+        return real(folder, classes)
+
+    monkeypatch.setattr(audit, "audit", one_missing)
+    monkeypatch.setattr(sys, "argv", ["outpost", "run", "--days", "0.05", "--out",
+                                      str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as ended:
+        outpost.cli.main()
+    assert ended.value.code == 1
+    assert json.loads((tmp_path / "run/summary.json").read_text())["ok"] is False
+    told = capsys.readouterr().err
+    assert "lost 1" in told and "did not go as promised" in told
+
+
+def test_a_model_without_time_is_refused(tmp_path):
+    from outpost.errors import OutpostError
+
+    with pytest.raises(OutpostError, match="rate_hz"):
+        prepare(tmp_path / "run", "digits", boards.load("esp32"), 1, 1)
+
+
+def test_laps_are_durations():
+    assert journal.laps("[[0, 70], [1, 100], [5, 100]]") == [(0, 70), (1, 30), (5, 0)]
