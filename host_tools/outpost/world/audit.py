@@ -92,6 +92,7 @@ def audit(folder: Path, classes: list[str]) -> Audit:
     outbox = Outbox((Image(folder / "flash.img"), 0, sum(config["lanes"]), 1), None,
                     config["lanes"])
     outbox.mount()
+    outbox.prepare()  # what the last erases cost is noted in the sectors they made ready
     engine = store.connect(folder / "gateway.db")
     with engine.connect() as db:
         known = 0
