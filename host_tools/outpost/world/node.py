@@ -70,14 +70,18 @@ class Node:
 
     def end(self, kill: bool = False) -> int:
         """Wait for the process to end, at once with `kill`; return its exit code."""
+        try:
+            # Its end of the socket closes when it exits; waiting with a timeout would poll.
+            while not kill and self._socket.recv(4096):
+                pass
+        except TimeoutError:
+            kill = True
+        except ConnectionError:
+            pass
         if kill:
             self.process.kill()
         self._socket.close()
-        try:
-            return self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+        return self.process.wait()
 
     def _read(self, size: int) -> bytes | None:
         data = bytearray()
