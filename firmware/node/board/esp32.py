@@ -36,7 +36,9 @@ class Board:
         self._retained = b""
         self._watchdog = self._sensor = None
         if "hold" in self._pins:  # the sensor's supply, on and kept on
-            machine.Pin(self._pins["hold"], machine.Pin.OUT, value=1, hold=True)
+            pin = self._pins["hold"]
+            # the stubs lack `hold`; ports/esp32/machine_pin.c has it
+            machine.Pin(pin, machine.Pin.OUT, value=1, hold=True)  # type: ignore[call-arg]
 
     # --- time ---
 
@@ -95,7 +97,8 @@ class Board:
 
     def battery_mv(self):
         # Behind a divider by two; read_uv() applies the calibration burnt into the chip.
-        adc = machine.ADC(machine.Pin(self._pins["battery"]), atten=machine.ADC.ATTN_11DB)
+        adc = machine.ADC(machine.Pin(self._pins["battery"]))
+        adc.atten(machine.ADC.ATTN_11DB)
         return sum(adc.read_uv() for _ in range(8)) // 4000
 
     def temperature_c(self):

@@ -1,4 +1,4 @@
-# The chip's clock stands still within a wake; a long pause is a short one that a Ctrl-C ends.
+# The chip's clock: a pause takes its time here, but hardly any on the PC; Ctrl-C ends a long one.
 
 import select
 import sys
@@ -6,22 +6,30 @@ import time as real
 
 import machine
 
-ticks_us, ticks_ms = real.ticks_us, real.ticks_ms
 ticks_diff, ticks_add = real.ticks_diff, real.ticks_add
-sleep_us = real.sleep_us
+_slept_ms = 0
 
 
 def time():
-    return machine.state["time_s"]
+    return machine.state["time_s"] + _slept_ms // 1000
 
 
 _keys = select.poll()
 _keys.register(sys.stdin, select.POLLIN)
 
 
+def ticks_ms():
+    return real.ticks_add(real.ticks_ms(), _slept_ms)
+
+
+def ticks_us():
+    return real.ticks_add(real.ticks_us(), _slept_ms * 1000)
+
+
 def sleep_ms(ms):
+    global _slept_ms
+    _slept_ms += ms
     if ms < 1000:
-        real.sleep_ms(min(ms, 10))
         return
     while _keys.poll(500):
         byte = sys.stdin.buffer.read(1)

@@ -84,9 +84,12 @@ class Pin:
 class ADC:
     ATTN_11DB = 3
 
-    def __init__(self, pin, *, atten=None):
+    def __init__(self, pin):
         if not 32 <= pin.number <= 39:
             raise ValueError("invalid pin for ADC1")
+        self.full = False
+
+    def atten(self, atten):
         self.full = atten == ADC.ATTN_11DB
 
     def read_uv(self):

@@ -1,0 +1,206 @@
+"""board/esp32.py: against the port's stubs, and through whole wakes on a fake of the port.
+
+The fake is tests/fakes/esp32: MicroPython's unix port with `machine`, `esp32` and `network` that
+behave as the port documents. One process is one wake; RTC memory and flash outlive it.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from outpost import boards, build, flash, image, provision
+from outpost.device import outbox, record, ring, state
+from outpost.paths import BOARDS, FIRMWARE
+from outpost.toolchain import stubs
+
+CHIP = Path(__file__).parents[1] / "fakes/esp32/chip.py"
+PWRON, HARD, WDT, DEEPSLEEP = 1, 2, 3, 4
+EXT1, TIMER = 3, 4
+CAUSE_REGISTER = "0x3ff48034"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A fake ESP32's flash with a node in it, and the model it carries."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "fake32.toml").write_text(
+        (BOARDS / "esp32.toml").read_text().replace('"xtensawin"', '"x64"'))
+    board = boards.load(str(folder / "fake32.toml"))
+    node = provision.Node(77, bytes(range(32)), "esp32")
+    disk = bytearray(b"\xff" * (4 << 20))
+    disk[0x8000:0x8C00] = image.partition_table(board)
+    disk[0x200000:0x300000] = flash.files(board, "motion", node, None)
+    meta = json.loads((build.build("motion").folder / "model.json").read_text())
+    return board, bytes(disk), meta
+
+
+class Chip:
+    """One chip: `wake(...)` lives one wake and returns what it left in slept.json."""
+
+    def __init__(self, folder, micropython, disk):
+        self.folder, self.micropython = folder, micropython
+        (folder / "flash.bin").write_bytes(disk)
+
+    def wake(self, reset=DEEPSLEEP, time_s=1000, **more):
+        (self.folder / "slept.json").unlink(missing_ok=True)
+        (self.folder / "wake.json").write_text(json.dumps(
+            {"reset": reset, "wake": TIMER, "time_s": time_s, **more}))
+        done = subprocess.run([self.micropython, CHIP, self.folder], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=60)
+        self.said = done.stdout + done.stderr
+        assert done.returncode == 0, self.said
+        try:
+            return json.loads((self.folder / "slept.json").read_text())
+        except FileNotFoundError:
+            return None
+
+    def put(self, board, name, content):
+        """Add a file to the node's file system."""
+        path, where = self.folder / "flash.bin", board.flash.region("littlefs")
+        disk = bytearray(path.read_bytes())
+        files = image.read_littlefs(bytes(disk[where.offset:where.end]))
+        disk[where.offset:where.end] = image.littlefs({**files, name: content}, where.size)
+        path.write_bytes(disk)
+
+    def state(self):
+        kept = state.State()
+        assert kept.load((self.folder / "rtc.bin").read_bytes())
+        return kept
+
+    def records(self, board):
+        disk = (self.folder / "flash.bin").read_bytes()
+        part, first = board.flash.region("ring"), 0
+        found = []
+        for lane, name in enumerate(("alert", "event", "telemetry", "diagnostic")):
+            one = ring.Ring(Device(disk[part.offset:part.end]), first, board.lanes[name], lane)
+            one.mount()
+            found += [(lane, kind, bytes(payload)) for _, kind, _, payload in one.records()]
+            first += board.lanes[name]
+        return found
+
+
+class Device:
+    """Flash to read from; what a mount programs is forgotten."""
+
+    def __init__(self, data):
+        self.data = bytearray(data)
+
+    def readblocks(self, block, buf, offset=0):
+        at = block * 4096 + offset
+        buf[:] = self.data[at:at + len(buf)]
+
+    def writeblocks(self, block, buf, offset=0):
+        pass
+
+    def ioctl(self, operation, argument):
+        return 0
+
+
+@pytest.fixture
+def chip(built, micropython, tmp_path):
+    return Chip(tmp_path, micropython, built[1])
+
+
+def play(chip, golden):
+    (chip.folder / "recording.bin").write_bytes(bytes.fromhex(golden["window"]))
+
+
+def test_every_call_fits_the_ports_stubs():
+    assert stubs.check(FIRMWARE / "node/board/esp32.py") == []
+
+
+def test_the_stubs_find_a_wrong_call(tmp_path):
+    text = (FIRMWARE / "node/board/esp32.py").read_text()
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(text.replace("machine.deepsleep(ms)", "machine.deep_sleep(ms)")
+                     .replace("freq=400000", "speed=400000"))
+    told = "\n".join(stubs.check(wrong))
+    assert "deep_sleep" in told and "speed" in told
+
+
+def test_a_wake_ends_in_deep_sleep_with_all_that_must_be_kept(chip, built):
+    play(chip, built[2]["golden"][0])
+    slept = chip.wake(PWRON, time_s=1000)
+    assert 180_000 < slept["slept_ms"] < 200_000  # to 1200 s, less what it was awake
+    assert slept["ext1"] == [[27], True] and slept["radio"] is False
+    assert ["wdt", 120000] in slept["events"] and ["feed"] in slept["events"]
+    assert 0 < len((chip.folder / "rtc.bin").read_bytes()) <= 2048
+    assert chip.state().wakes == 1
+
+
+def test_decisions_are_the_golden_windows(chip, built):
+    wakes = built[2]["golden"][:4]
+    for number, golden in enumerate(wakes):
+        play(chip, golden)
+        chip.wake(DEEPSLEEP if number else PWRON, time_s=1000 + 300 * number)
+        assert chip.state().decision == golden["class"]
+    assert chip.state().wakes == len(wakes)
+
+
+def test_what_was_gathered_is_on_flash_before_memory_can_lose_it(chip, built):
+    play(chip, built[2]["golden"][0])
+    for number in range(12):
+        chip.wake(DEEPSLEEP if number else PWRON, time_s=1000 + 300 * number)
+    lanes = [lane for lane, kind, _ in chip.records(built[0]) if kind == record.DECISION]
+    assert lanes and set(lanes) == {outbox.TELEMETRY}
+
+
+@pytest.mark.parametrize("given, cause", [
+    ({"reset": PWRON}, 0), ({"reset": HARD}, 0), ({"reset": DEEPSLEEP, "wake": TIMER}, 1),
+    ({"reset": DEEPSLEEP, "wake": EXT1}, 2), ({"reset": WDT}, 3),
+    ({"reset": PWRON, "mem32": {CAUSE_REGISTER: 0x0C}}, 4),
+    ({"reset": PWRON, "mem32": {CAUSE_REGISTER: 0x41}}, 0)])
+def test_why_it_woke(chip, given, cause):
+    chip.wake(**given)
+    assert chip.state().causes == [int(number == cause) for number in range(5)]
+
+
+def test_a_silent_sensor_is_an_alert_and_the_node_sleeps(chip, built):
+    assert chip.wake(PWRON)
+    found = chip.records(built[0])
+    assert (outbox.ALERT, record.EVENT, bytes((record.SENSOR_SILENT, 19, 1))) in found
+
+
+def test_an_event_pin_that_stays_high_does_not_wake_it_again_at_once(chip):
+    assert chip.wake(DEEPSLEEP, wake=EXT1, pins={"27": 1})["ext1"] is None
+
+
+def test_a_low_awake_pin_keeps_it_awake(chip):
+    assert chip.wake(DEEPSLEEP, pins={"0": 0}) is None
+    assert not (chip.folder / "rtc.bin").exists()
+
+
+def test_records_go_home_over_wifi_and_the_radio_goes_off(chip, built, tmp_path):
+    database = tmp_path / "gateway.db"
+    gateway = subprocess.Popen([sys.executable, "-m", "outpost.gateway.ingest", "--database",
+                                database], stdout=subprocess.PIPE)
+    try:
+        port = int(gateway.stdout.readline())
+        chip.put(built[0], "network.json", json.dumps(
+            {"ssid": "home", "password": "x", "host": "127.0.0.1", "port": port}).encode())
+        play(chip, built[2]["golden"][0])
+        slept = chip.wake(PWRON, access_point=True)
+    finally:
+        gateway.kill()
+        gateway.wait()
+        gateway.stdout.close()
+    assert ["join", "home"] in slept["events"] and slept["radio"] is False
+    from sqlalchemy import select
+
+    from outpost.gateway import store
+
+    with store.connect(database).connect() as db:
+        kinds = set(db.execute(select(store.records.c.kind)
+                               .where(store.records.c.node == 77)).scalars())
+    assert {record.DECISION, record.STATE} <= kinds
+
+
+def test_without_an_access_point_the_radio_goes_off_and_nothing_is_lost(chip, built):
+    chip.put(built[0], "network.json", b'{"ssid": "s", "password": "p", "host": "h", "port": 1}')
+    play(chip, built[2]["golden"][0])
+    slept = chip.wake(PWRON)
+    assert slept["radio"] is False and slept["slept_ms"] > 0
+    assert any(kind == record.STATE for _, kind, _ in chip.records(built[0]))
