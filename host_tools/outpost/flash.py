@@ -106,10 +106,12 @@ def run(options: Options, dry: bool = False) -> tuple[Plan, dict[str, Any]]:
     return (_esp32 if is_esp32(board) else _rp2040)(board, options, dry)
 
 
-def files(board: Board, model: str, node: provision.Node, network: Path | None) -> bytes:
+def files(board: Board, model: str, node: provision.Node, network: Path | None,
+          compiled_in: bool = False) -> bytes:
     """Return the file system's image: program (where it isn't frozen), model, settings, identity.
 
-    Builds the model for the board's architecture if need be.
+    Builds the model for the board's architecture if need be. `compiled_in`: the firmware has the
+    model already, so the file system needs no module of it.
     """
     built = build.build(model, (board.architecture,))
     if built.violations:
@@ -121,10 +123,13 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None) 
     from outpost.world.run import settings
 
     told = settings(meta)
-    told["model"]["crc32"] = meta["modules"][board.architecture]["crc32"]
-    content = {"settings.json": json.dumps(told).encode(),
-               "identity.json": json.dumps(node.identity()).encode(),
-               **image.model_files(built.folder, board.architecture)}
+    module = meta["modules"][board.architecture]
+    told["model"]["crc32"] = 0 if compiled_in else module["crc32"]
+    content = image.model_files(built.folder, board.architecture)
+    if compiled_in:
+        del content[f"models/{meta['name']}.mpy"]
+    content |= {"settings.json": json.dumps(told).encode(),
+                "identity.json": json.dumps(node.identity()).encode()}
     if is_esp32(board):
         content |= {"board.json": image.board_file(board), **image.application(board)}
     if network:
@@ -182,8 +187,8 @@ def _esp32(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, A
 
 
 def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, Any]]:
-    uf2 = options.image
-    if uf2 is None:
+    uf2, ours = options.image, options.image is None
+    if ours:
         model = build.build(options.model, (board.architecture,))
         uf2 = firmware.build([model.folder]).uf2
     try:
@@ -204,7 +209,7 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
     node = provision.choose(board.name, hardware, options.node)
     regions = [Region("firmware", offset, data) for offset, data in code]
     regions.append(Region("littlefs", where["littlefs"].offset,
-                          files(board, options.model, node, options.network)))
+                          files(board, options.model, node, options.network, ours)))
     if options.wipe:
         regions.append(Region("ring", where["ring"].offset, BLANK * where["ring"].size))
     plan = Plan(board, str(drive) if drive else port, node, regions, not options.wipe,
