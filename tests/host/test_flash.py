@@ -12,13 +12,15 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import micropython_image
 from fakes.esp_rom import EspRom
 
-from outpost import boards, esp32, flash, image, provision
+from outpost import boards, esp32, flash, image, profile, provision, pull, recipe
 from outpost.console import print_json
 from outpost.errors import OutpostError
+from outpost.gateway import store
 from outpost.image import Region
 from outpost.paths import BOARDS
 from outpost.repl import Repl, ReplError, listen
@@ -259,3 +261,92 @@ def test_no_such_port_is_one_plain_sentence_and_exit_code_1(desk):
          "/dev/nowhere", "--firmware", desk / "micropython.bin"], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "/dev/nowhere can't be opened: is the cable in" in done.stderr
+
+
+# --- what a node holds ---
+
+APPEND = """
+from node import board, debug
+box = debug.mount(board.here())
+for i in range(120):
+    box.put(i % 4, 1 + i % 3, 5000 + i * 7, bytes(range(i)))
+box.lanes[1].acknowledge(10)
+"""
+
+
+def test_pull_takes_every_record_once_and_leaves_the_ring_as_it_is(provisioned, tmp_path):
+    rom, plan, _ = provisioned
+    with Repl(str(rom.port)) as repl:
+        repl.run(APPEND)
+    ring = plan.board.flash.region("ring")
+    time.sleep(0.2)
+    before = [bytes(rom.flash[ring.offset:ring.end])]
+    for _ in range(2):
+        got = pull.pull(str(rom.port), "motion", tmp_path / "records.db", tmp_path / "recordings")
+        assert (got.node, got.records, got.recordings) == (plan.node.number, 120, [])
+        before.append(bytes(rom.flash[ring.offset:ring.end]))
+    with store.connect(tmp_path / "records.db").connect() as db:
+        rows = db.execute(store.records.select()).all()
+    assert {(row.lane, row.seq, row.kind, row.time_s, row.payload) for row in rows} == {
+        (i % 4, i // 4 + 1, 1 + i % 3, 5000 + i * 7, bytes(range(i))) for i in range(120)}
+    assert len(rows) == 120
+    assert {row.node for row in rows} == {plan.node.number}
+    assert all(len(set(seen)) == 1 for seen in zip(
+        *(image_records(plan.board, disk) for disk in before), strict=True))
+
+
+def image_records(board, disk):
+    """Return the records of a ring's bytes, lane by lane."""
+    from outpost.device import ring
+
+    class Device:
+        def readblocks(self, block, buf, offset=0):
+            buf[:] = disk[block * 4096 + offset:block * 4096 + offset + len(buf)]
+
+        def writeblocks(self, block, buf, offset=0):
+            pass
+
+    first, found = 0, []
+    for lane, name in enumerate(("alert", "event", "telemetry", "diagnostic")):
+        one = ring.Ring(Device(), first, board.lanes[name], lane)
+        one.mount()
+        found.append(tuple((seq, kind, bytes(payload)) for seq, kind, _, payload in one.records()))
+        first += board.lanes[name]
+    return found
+
+
+def test_a_captured_window_becomes_a_recording_in_the_units_of_the_model(tmp_path):
+    what = recipe.load(recipe.find("motion"))
+    window = (np.arange(what.signal.window * 6) * 37 - 6000).astype("<i2")
+    path = pull.save_window("walk_5000_0", window.tobytes(), what, tmp_path)
+    assert path.name == "walk_5000_0.csv"
+    head, *rows = path.read_text().split()
+    assert head == "time_ms," + ",".join(what.signal.names)
+    values = np.array([[float(value) for value in row.split(",")] for row in rows])
+    counts = values[:, 1:] * [channel.counts for channel in what.signal.channels]
+    assert (np.rint(counts) == window.reshape(-1, 6)).all()
+    assert np.allclose(np.diff(values[:, 0]), 1e3 / what.signal.rate_hz)
+    with pytest.raises(pull.PullError, match="383 values, where motion has windows of 64 × 6"):
+        pull.save_window("walk_5000_1", window[1:].tobytes(), what, tmp_path)
+
+
+def test_profile_finds_a_module_that_answers_wrongly(provisioned, monkeypatch):
+    rom, *_ = provisioned
+    got = profile.profile(str(rom.port), "motion", None)
+    assert got["disagreements"] == 0 and got["arch"] == "x64" and got["windows"] == 8
+    truth = profile.of_model
+
+    def lie(model, arch):
+        subject = truth(model, arch)
+        features, votes, answer = subject.expected[3]
+        subject.expected[3] = (features, votes[::-1], answer)
+        return subject
+
+    monkeypatch.setattr(profile, "of_model", lie)
+    assert profile.profile(str(rom.port), "motion", None)["disagreements"] == 1
+
+
+@pytest.mark.parametrize("shape", ["trees=0", "depth=99", "leaves=3", "trees", "trees=x"])
+def test_a_shape_that_makes_no_sense_is_refused(shape):
+    with pytest.raises(profile.ProfileError, match="allowed: trees=1..255, depth=1..20"):
+        profile.parse_shape(shape)
