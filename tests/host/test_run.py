@@ -23,6 +23,7 @@ from outpost import boards
 from outpost.gateway import ingest, store
 from outpost.world import audit, journal
 from outpost.world.run import Run, prepare
+from outpost.world.schedule import Fault
 from outpost.world.world import World
 
 CLASSES = ["Standing", "Running", "Walking", "Badminton"]
@@ -199,6 +200,58 @@ def test_killing_anything_at_any_moment_loses_nothing_and_doubles_nothing(templa
     assert kills["node"] >= 5 and restarts["world"] >= 3 and restarts["ingest"] >= 2, kills
     ended = [row[3] for row in rows(made / "world.db", "wakes")]
     assert ended.count("killed") >= 3 and "crashed" not in ended
+
+
+# --- power, and the watchdog ---
+
+
+def strike(world: World, kind: str, operation: int = 0) -> str:
+    """Let the next wake that can be hit be hit; return how it ended."""
+    now_s = world.state.clock_us // 1_000_000
+    world.schedule.faults[:] = [Fault(now_s, kind, operation)]
+    world.state.faults = 0
+    for _ in range(20):
+        ended = live(world, 1)[0]["ended"]
+        if ended != "slept":
+            return ended
+    raise AssertionError("nothing could be hit")
+
+
+def test_telemetry_in_retained_memory_outlives_the_watchdog(folder):
+    world = plain_world(folder)
+    live(world, 9)
+    assert strike(world, "hang") == "hung"
+    live(world, 2)
+    assert strike(world, "hang") == "hung"
+    assert strike(world, "hang") == "hung"  # and again before anything was programmed
+    found = finish(world)
+    assert found.ok and found.unflushed == 0
+    assert found.decisions == world.state.wakes - 3
+
+
+def test_a_brownout_costs_what_was_gathered_and_no_more(folder):
+    world = plain_world(folder)
+    live(world, 9)
+    assert strike(world, "brownout") == "cut"
+    found = finish(world)
+    assert found.ok and 0 < found.unflushed <= audit.GATHERED // audit.LEAST
+    # the wake that was cut had its window, too, but went no further
+    assert found.decisions == world.state.wakes - 1 - found.unflushed
+
+
+@pytest.mark.parametrize("operation", range(1, 9))
+def test_power_fails_in_the_middle_of_a_flash_operation(folder, operation):
+    """Of a wake that stores, flushes, sends and acknowledges."""
+    world = plain_world(folder)
+    live(world, 4)
+    with gateway(folder) as address:
+        world.config["gateway"] = address
+        world.schedule.links.append((0, 2**40))
+        for _ in range(3):
+            assert strike(world, "cut", operation) == "cut"
+            live(world, 3)
+    found = finish(world)
+    assert found.ok and found.stored > 20, found
 
 
 # --- one thing fails ---
@@ -480,6 +533,14 @@ def test_a_model_without_time_is_refused(tmp_path):
 
     with pytest.raises(OutpostError, match="rate_hz"):
         prepare(tmp_path / "run", "digits", boards.load("esp32"), 1, 1)
+
+
+def test_two_runs_do_not_share_a_folder(template):
+    from outpost.errors import OutpostError
+
+    with pytest.raises(OutpostError, match="another run is under way.*--out"):
+        prepare(template.folder, "motion", boards.load("esp32"), 1, 1)
+    assert (template.folder / "run.json").exists()
 
 
 def test_laps_are_durations():

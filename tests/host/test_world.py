@@ -70,7 +70,7 @@ def lay_out(tmp_path):
 
 def sleep(retained: bytes, ms: int = 300_000, event: bool = True) -> str:
     return (f"send({{'do': 'sleep', 'ms': {ms}, 'event': {event}, 'laps': [[0, 1000], [1, 9000]],"
-            f" 'programmed': 5, 'erases': 0}}, {retained!r})\n")
+            f" 'programmed': 5, 'erases': 1, 'operations': 3}}, {retained!r})\n")
 
 
 def quiet_world(folder: Path) -> World:
@@ -218,6 +218,17 @@ def test_a_fault_strikes_once(lay_out, kind, body, ended):
     world.schedule.faults[:] = [Fault(START_S, kind, 4), Fault(START_S + DAY_S, kind, 4)]
     assert world.wake()["ended"] == ended
     assert world.state.faults == 1
+
+
+def test_a_cut_comes_at_its_operation_however_many_wakes_that_takes(lay_out):
+    from outpost.world.schedule import Fault
+
+    body = "open('cuts', 'a').write(f\"{wake['cut']} \")\n"
+    world = quiet_world(lay_out(body + sleep(bytes(State().save(Box())))))
+    world.schedule.faults[:] = [Fault(START_S + 300, "cut", 8)]
+    for _ in range(4):
+        world.wake()
+    assert (world.folder / "node/cuts").read_text() == "0 8 5 2 "
 
 
 # --- the world's own death ---

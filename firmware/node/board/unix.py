@@ -120,7 +120,8 @@ class Board:
 
     def sleep(self, ms, event=True):
         done = {"do": "sleep", "ms": ms, "event": event, "laps": self._laps,
-                "programmed": self._flash.programmed, "erases": self._flash.erases}
+                "programmed": self._flash.programmed, "erases": self._flash.erases,
+                "operations": self._flash.operations}
         self._world.send(done, self._retained)
         sys.exit()
 
@@ -162,8 +163,8 @@ class Flash:
         self._board = board
         self._sectors = sum(wake["lanes"])
         self._cost = wake["flash"]
-        self._cut = wake["cut"]  # power goes in this many programs and erases; 0 never
-        self.programmed = self.erases = 0
+        self._cut = wake["cut"]  # power goes in this program or erase; 0 never
+        self.operations = self.programmed = self.erases = 0
 
     def readblocks(self, sector, buf, offset=0):
         self._seek(sector, offset, len(buf))
@@ -201,11 +202,10 @@ class Flash:
 
     def _operate(self, data, size):
         # A write or erase that the cut falls into gets half way.
-        if self._cut:
-            self._cut -= 1
-            if self._cut == 0:
-                self._file.write(memoryview(data)[:size // 2])
-                self._board.power_lost()
+        self.operations += 1
+        if self.operations == self._cut:
+            self._file.write(memoryview(data)[:size // 2])
+            self._board.power_lost()
         self._file.write(data)
 
 

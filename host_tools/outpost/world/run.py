@@ -3,13 +3,14 @@
 Each may be killed at any moment; it is started again and goes on from what it had stored.
 """
 
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class Plan:
     meta: dict[str, Any]  # the model's model.json
     schedule: Schedule
     board: Board
+    lock: TextIO  # held as long as the plan is in use
 
 
 def prepare(folder: Path, model: str, board: Board, days: float, seed: int) -> Plan:
@@ -55,6 +57,7 @@ def prepare(folder: Path, model: str, board: Board, days: float, seed: int) -> P
     dataset = data.load(recipe.load(recipe.find(model)))
     schedule = Schedule(seed, days, sorted({one.label for one in dataset.test}),
                         quietest(dataset.test))
+    lock = _claim(folder)
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "node" / "models").mkdir(parents=True)
@@ -76,7 +79,20 @@ def prepare(folder: Path, model: str, board: Board, days: float, seed: int) -> P
                            for key in ("seed", "days", "classes", "quiet")},
               "recordings": index}
     (folder / "run.json").write_text(json.dumps(config, indent=1))
-    return Plan(folder, built, meta, schedule, board)
+    return Plan(folder, built, meta, schedule, board, lock)
+
+
+def _claim(folder: Path) -> TextIO:
+    """Lock `folder` against a second run; RunError if one is under way."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = (folder.parent / f".{folder.name}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunError(f"another run is under way in {folder}; wait for it, or choose another "
+                       "folder with --out") from None
+    return lock
 
 
 def settings(meta: dict[str, Any]) -> dict[str, Any]:

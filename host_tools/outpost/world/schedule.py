@@ -15,9 +15,9 @@ START_S = 1_767_571_200  # Monday 2026-01-05 00:00 UTC
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong at the first wake from `time_s` on.
+    """Something that goes wrong from `time_s` on, once.
 
-    `kind` is "cut" (power goes in the middle of the wake's `operation`-th flash operation),
+    `kind` is "cut" (power goes in the middle of the `operation`-th flash operation from then on),
     "brownout" (it goes while the sensor samples) or "hang" (the sensor's bus hangs until the
     watchdog bites).
     """
@@ -117,7 +117,7 @@ class Schedule:
             self.links.append((up, up + random.randint(1800, 4200)))
 
     def _fail(self, start: int, day: int, random: Random) -> None:
-        self.faults.append(Fault(start + random.randrange(DAY_S), "cut", random.randint(1, 5)))
+        self.faults.append(Fault(start + random.randrange(DAY_S), "cut", random.randint(1, 40)))
         if day % 2 == 0:
             self.faults.append(Fault(start + random.randrange(DAY_S), "brownout"))
         if day % 3 == 1:

@@ -46,6 +46,7 @@ class World:
             state.clock_us += OFF_US
             state.cause, state.retained = causes.BROWNOUT, b""
         self.state = state
+        self._operations = 0  # of the flash, since the next fault has been due
         self.journal.save(state)
 
     def live(self) -> None:
@@ -85,7 +86,8 @@ class World:
             "battery_mv": schedule.battery_mv(now_s),
             "temperature_c": schedule.temperature_c(now_s),
             "lanes": self.config["lanes"],
-            "cut": fault.operation if fault and fault.kind == "cut" else 0,
+            "cut": (max(1, fault.operation - self._operations)
+                    if fault and fault.kind == "cut" else 0),
             **self.config["costs"],
         }, state.retained)
         wake: dict[str, Any] = {"n": state.wakes, "clock_us": state.clock_us,
@@ -108,6 +110,7 @@ class World:
                         node.send({"up": wake["link"], **self.config["gateway"]})
                     case "sleep":
                         self._asleep(wake, message, blob)
+                        self._operations += message["operations"] if fault else 0
                         break
                     case "power_lost":
                         wake["ended"] = "cut"
@@ -125,7 +128,9 @@ class World:
             watchdog = wake["ended"] in ("hung", "crashed")
             state.cause = causes.WATCHDOG if watchdog else causes.BROWNOUT
             state.retained = state.retained if watchdog else b""
-        state.faults += fault is not None and wake["ended"] in ("cut", "hung")
+        if fault and wake["ended"] in ("cut", "hung"):
+            state.faults += 1
+            self._operations = 0
         return wake
 
     def _asleep(self, wake: dict[str, Any], message: dict[str, Any], retained: bytes) -> None:
