@@ -52,7 +52,7 @@ export class Board {
     this.log = false; // keep a line for each flash operation
     this.operationLog = [];
     this.noise = random(0x6e6f6465); // what the ring oscillator's random bit gives
-    this.hung = false; // the program stands still until the watchdog bites
+    this.hung = false; // the program stands still as soon as a watchdog could bite
     this.usbOut = [];
     this.uartOut = [];
     this.uartIn = [];
@@ -109,6 +109,10 @@ export class Board {
       this.sensor.catchUp();
       this.armSensor();
     });
+    for (const pin of chip.gpio) { // what nobody drives is where its pull resistor pulls it
+      Object.defineProperty(pin, 'rawInputValue', {
+        get: () => !!(this.levels.get(pin.index) ?? pin.pullupEnabled), set: () => {} });
+    }
     for (const [pin, level] of this.levels) chip.gpio[pin].setInputValue(!!level);
     chip.core.PC = 0x10000000; // the image's second boot stage; the bootrom's own is skipped
     this.cycleNs = 1e9 / chip.clkSys;
@@ -328,14 +332,16 @@ export class Board {
     const { chip } = this;
     const { core, clock } = chip;
     const end = until_ns - this.origin_ns;
+    const { watchdog } = this;
     let executed = 0;
     this.halt = null;
     this.stall = 0;
     this.armSensor();
     try {
       while (clock.nanosCounter < end && !this.halt) {
-        if (core.waiting || this.hung) {
-          if (!this.hung && core.pendingInterrupts & core.enabledInterrupts) {
+        const hung = this.hung && watchdog.enable;
+        if (core.waiting || hung) {
+          if (!hung && core.pendingInterrupts & core.enabledInterrupts) {
             core.interruptsUpdated = true;
             core.waiting = false;
             continue;

@@ -21,6 +21,16 @@ const TAG_GYRO = 1;
 const TAG_XL = 2;
 const NANOS = 1e9;
 
+const NOISE_G = 0.002; // at rest, peak; about three times DS12814's RMS noise at +-4 g
+const NOISE_DPS = 0.3;
+
+/** Noise of one axis at one time, -1…1: the same whenever it is asked for. */
+function noise(ns, axis) {
+  let h = Math.imul(Math.floor(ns / 1000) % 0x7fffffff ^ (axis * 0x9e3779b1), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return ((h ^ (h >>> 16)) >>> 0) / 0x80000000 - 1;
+}
+
 const clamp = (value) => Math.max(-32768, Math.min(32767, Math.round(value)));
 
 export class LSM6DSOX {
@@ -70,10 +80,13 @@ export class LSM6DSOX {
     return value & 2 ? 125 : RANGE_DPS[(value >> 2) & 3];
   }
 
-  /** Physical values [g, g, g, dps, dps, dps] at `ns`: a recording's, or lying flat at rest. */
+  /** Physical values [g, g, g, dps, dps, dps] at `ns`: a recording's, or lying flat with noise. */
   physical(ns) {
     const recording = this.recordings.find((r) => ns >= r.start_ns && ns < r.end_ns);
-    if (!recording) return [0, 0, 1, 0, 0, 0];
+    if (!recording) {
+      return [0, 0, 1, 0, 0, 0].map((value, axis) => value
+        + (axis < 3 ? NOISE_G : NOISE_DPS) * noise(ns, axis));
+    }
     const { data, channels, rate_hz } = recording;
     const rows = data.length / channels;
     const row = Math.floor(((ns - recording.start_ns) / NANOS) * rate_hz + 1e-6) % rows;

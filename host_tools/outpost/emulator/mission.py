@@ -59,6 +59,7 @@ class Mission:
     watchdog: int = 0
     frames: int = 0
     unanswered: int = 0
+    heard_s: float = 0  # when the last frame was answered
 
 
 def draw(hours: float, random: Random, recordings: int, events: int, cuts: int, hangs: int
@@ -160,6 +161,7 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
                 if any(a <= now < b for a, b in plan.outages):
                     mission.unanswered += 1
                 else:
+                    mission.heard_s = now
                     board.send(ingest.answer(engine, bytearray(frame)), "uart")
             elif stop.reason == "watchdog":
                 mission.watchdog += 1
@@ -191,13 +193,14 @@ def _judge(mission: Mission, engine: Any, what: recipe.Recipe, dataset: data.Dat
     """Compare what is stored with truth; return counts, all of which but decisions should be 0.
 
     disagreements: stored decisions that no window explains, or whose class or share of votes is
-    not the reference's. lost: windows read and decided whose decision is missing, and sequence
-    numbers missing in any lane, and records readable in flash that aren't stored. unflushed:
+    not the reference's. lost: windows read and decided whose decision is missing, gaps in the order
+    of a lane, and records readable in flash that aren't stored. unflushed:
     windows whose decision was still gathered in RAM when a reset took it, as promised (at most a
     page): docs/ring-format.md.
     """
     truth = [(start, window) for start, words in mission.windows
-             if (window := _window(words, what)) is not None]
+             if start < mission.heard_s  # later ones wait for the next uplink
+             and (window := _window(words, what)) is not None]
     x = features.compute(what, np.stack([window for _, window in truth]))
     votes = _forest(what, dataset).votes(x)
     chosen = reference.decide(votes)
@@ -248,7 +251,7 @@ def _forest(what: recipe.Recipe, dataset: data.Dataset) -> reference.Forest:
 
 
 def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]], int, set]:
-    """Return (readings with their decisions in order, missing sequence numbers, all identities)."""
+    """Return (readings with their decisions in order, gaps in the lanes, all identities)."""
     with engine.connect() as db:
         rows = db.execute(store.records.select().order_by(
             store.records.c.lane, store.records.c.epoch, store.records.c.seq)).all()
@@ -256,7 +259,7 @@ def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]],
     for row in rows:
         here = (row.lane, row.epoch)
         if before and before[0] == here:
-            gaps += row.seq - before[1] - 1
+            gaps += row.prev > before[1]  # numbers the node never used are no gap
         before = (here, row.seq)
         if row.kind == record.READING:
             values = struct.unpack(f"<{len(row.payload) // 2}h", row.payload[1:])
