@@ -66,13 +66,14 @@ class Region:
 def application(board: Board) -> dict[str, bytes]:
     """Return the node's program as files, {path: content}: main.py, and node/ as bytecode.
 
-    Board files of other chips are left out.
+    Board files of other chips are left out, and so is the unix board's sensor.
     """
     compiled = bytecode.build()
     chip = "esp32" if board.chip["name"].startswith("ESP32") else "rp2"
     files = {"main.py": (FIRMWARE / "main.py").read_bytes()}
     for path in sorted((compiled / "node").rglob("*.mpy")):
-        if path.parent.name != "board" or path.stem in ("__init__", chip):
+        other = path.parent.name == "board" and path.stem not in ("__init__", chip)
+        if not other and path.stem != "replay":
             files[str(path.relative_to(compiled))] = path.read_bytes()
     return files
 

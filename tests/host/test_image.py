@@ -13,6 +13,7 @@ from fakes import micropython_image
 from outpost import boards, esp32, image, provision
 from outpost.errors import OutpostError
 from outpost.image import ImageError, Region
+from outpost.paths import BOARDS, FIRMWARE
 
 
 @pytest.fixture
@@ -62,6 +63,24 @@ def test_the_partition_table_is_what_esp_idf_documents(board):
     found = image.read_partition_table(table)
     assert found["vfs"] == (0x200000, 0x100000) and found["ring"] == (0x300000, 0x100000)
     assert found["factory"] == (0x10000, 0x1F0000)
+
+
+def test_esp_idfs_partition_table_is_the_same(board):
+    rows = [[cell.strip() for cell in line.split(",")]
+            for line in (BOARDS / "esp32/partitions.csv").read_text().splitlines()
+            if line and not line.startswith("#")]
+    kinds = {"app": 0, "data": 1, "factory": 0, "nvs": 2, "phy": 1, "fat": 0x81, "0x40": 0x40}
+    entries = b"".join(
+        image.ENTRY.pack(b"\xaa\x50", kinds[kind], kinds[subtype], int(at, 0), int(size, 0),
+                         name.encode(), 0) for name, kind, subtype, at, size in rows)
+    assert image.partition_table(board).startswith(entries + b"\xeb\xeb")
+
+
+def test_mips_package_lists_what_an_esp32_needs(board):
+    listed = [target for target, source in json.loads(
+        (FIRMWARE / "package.json").read_text())["urls"] if target == source]
+    flashed = {name.replace(".mpy", ".py") for name in image.application(board)} - {"main.py"}
+    assert set(listed) == flashed
 
 
 @pytest.mark.parametrize("damage", [0, 5, 40, 0xA0 + 20])
