@@ -18,6 +18,7 @@ from node.uplink.serial import Serial
 
 _SETTINGS = "settings.json"
 _MOST = const(0xFFFF)
+_AFTER_A_BUG_MS = const(60000)
 
 # What is broken when a stage raises OSError; the model's stages have no reason to.
 _REASONS = (record.FLASH_FAILED, record.SENSOR_SILENT, record.STAGE_FAILED, record.STAGE_FAILED,
@@ -32,10 +33,19 @@ def live(board):
         return
     try:
         while True:
-            Wake(board).live()
+            _live_once(board)
     except KeyboardInterrupt:
         board.stay()
         raise
+
+
+def _live_once(board):
+    try:
+        Wake(board).live()
+    except Exception as error:  # a bug: start again from flash alone, but not at once
+        sys.print_exception(error)
+        board.retain(b"")
+        board.sleep(_AFTER_A_BUG_MS, False)
 
 
 class Wake:
@@ -163,7 +173,8 @@ class Wake:
             if _REASONS[stage] != record.STAGE_FAILED:
                 self._check(_REASONS[stage], None)
         except OSError as error:
-            self._check(_REASONS[stage], error.errno & 255)
+            number = error.errno
+            self._check(_REASONS[stage], number & 255 if isinstance(number, int) else 255)
         except Exception as error:
             sys.print_exception(error)
             self._check(record.STAGE_FAILED, stage)

@@ -21,6 +21,7 @@ from node import record
 from node.outbox import ALERT, EVENT
 from outpost import boards
 from outpost.gateway import ingest, store
+from outpost.paths import FIRMWARE
 from outpost.world import audit, journal
 from outpost.world.run import Run, prepare
 from outpost.world.schedule import Fault
@@ -427,6 +428,22 @@ def test_a_flash_too_small_drops_the_oldest_and_counts_them(folder):
     found = finish(world)
     assert found.ok and found.dropped > 100
     assert found.appended == found.stored + found.dropped
+
+
+def test_a_bug_in_the_cycle_itself_is_slept_over_on_a_chip_and_ends_a_run_here(folder):
+    from outpost.toolchain import unix
+    from outpost.world.node import ProtocolError
+
+    config = json.loads((folder / "run.json").read_text())
+    shutil.copytree(config["bytecode"], folder / "bytecode")
+    source = folder / "latency.py"
+    source.write_text((FIRMWARE / "node/latency.py").read_text().replace(
+        "def end(self):", "def end(self):\n        raise KeyError('flux')"))
+    subprocess.run([unix.mpy_cross(), "-o", folder / "bytecode/node/latency.mpy", source],
+                   check=True)
+    change(folder / "run.json", bytecode=str(folder / "bytecode"))
+    with pytest.raises(ProtocolError, match="retains 0 bytes.*flux"):
+        plain_world(folder).wake()
 
 
 def test_a_node_whose_world_is_gone_ends(template, tmp_path):

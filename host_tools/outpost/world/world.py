@@ -138,7 +138,8 @@ class World:
         node = NodeState()
         if not node.load(retained):
             raise ProtocolError(f"the node retains {len(retained)} bytes that node/state.py "
-                                "doesn't understand")
+                                f"doesn't understand; {self.folder / 'node.log'} ends: "
+                                f"{self._last_words()}")
         awake_us = message["laps"][-1][1]
         wake |= {"ended": "slept", "awake_us": awake_us, "laps": json.dumps(message["laps"]),
                  "depth": node.depth, "decision": node.decision,
