@@ -1,5 +1,7 @@
 """C to one relocatable object, for any architecture, by the clang of the `ziglang` package.
 
+(Xtensa has compilers of its own: toolchain/xtensa.py.)
+
 No headers or libraries of a target are needed: the code is freestanding, and what a small core
 can't do itself comes from firmware/native/runtime (see `runtime`).
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 from outpost import cache
 from outpost.errors import OutpostError
 from outpost.paths import NATIVE
+from outpost.toolchain import xtensa
 
 RUNTIME = NATIVE / "runtime"
 
@@ -61,6 +64,7 @@ ARCHITECTURES = {arch.name: arch for arch in (
     _arm("armv7emdp", 8, *_HARD_FLOAT, "-mcpu=cortex_m7+fp_armv8d16"),
     Architecture("rv32imc", 11, "EM_RISCV", 4, ("-target", "riscv32-freestanding-none",
                                                 "-mcpu=generic_rv32+m+c", "-mno-relax")),
+    Architecture("xtensawin", 10, "EM_XTENSA", 4, ()),  # by toolchain/xtensa.py
 )}
 
 
@@ -88,14 +92,21 @@ def compile_module(c_sources: list[Path], include_dirs: list[Path], arch: str, o
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         part = Path(scratch) / "unit.o"
-        _clang([*FLAGS, *target.flags, *includes, "-x", "c", "-c", unit, "-o", str(part)],
-               f"{arch}: {', '.join(path.name for path in c_sources)}", text)
+        flags = [*FLAGS, *target.flags, *includes]
+        try:
+            if target.machine == "EM_XTENSA":
+                xtensa.compile_unit(flags, unit, text, part)
+            else:
+                _clang([*flags, "-x", "c", "-c", unit, "-o", str(part)], text)
+        except (CompileError, xtensa.XtensaError) as error:
+            names = ", ".join(path.name for path in c_sources)
+            raise CompileError(f"{arch}: {names} doesn't compile:\n{error}") from error
         part.replace(out)
     return out
 
 
-def _clang(arguments: list[str], what: str, text: str | None) -> None:
-    """Run clang; `what` names the work in the error message, `text` is the standard input."""
+def _clang(arguments: list[str], text: str | None) -> None:
+    """Run ziglang's clang, with `text` as its standard input; raise CompileError if it fails."""
     caches = str(cache.root() / "zig")  # zig locks it itself: several may compile at once
     done = subprocess.run(
         [sys.executable, "-m", "ziglang", "cc", *arguments], input=text or "", text=True,
@@ -104,7 +115,7 @@ def _clang(arguments: list[str], what: str, text: str | None) -> None:
     if done.returncode:
         if "No module named ziglang" in done.stderr:
             raise CompileError("the compiler is missing: pip install ziglang")
-        raise CompileError(f"{what} doesn't compile:\n{done.stderr.strip()}")
+        raise CompileError(done.stderr.strip())
 
 
 @functools.cache

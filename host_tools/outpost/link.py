@@ -236,6 +236,23 @@ def _riscv_short_jump(site: Site) -> None:
                | (far >> 1 & 7) << 3 | (far >> 5 & 1) << 2, 2)
 
 
+def _xtensa_slot(site: Site) -> None:
+    """An instruction that reaches for a literal, calls or jumps."""
+    word, at, addend = site.get(3), site.at, site.relocation.addend
+    if word & 0xF == 1:  # l32r counts words back from where it stands, rounded up
+        far = site.distance(addend) + at - (at + 3 & ~3)
+        if far % 4 or not -(1 << 18) <= far < 0:
+            raise site.refused(f"its literal is {far} bytes away and 262144 back can be reached")
+        site.patch(0xFFFF00, far >> 2 << 8, 3)
+    elif word & 0xF == 5:  # call0 … call12 count words from the next but one, rounded down
+        far = site.within(site.distance(addend) + at - (at & ~3) - 4, 20)
+        site.patch(0xFFFFC0, far >> 2 << 6, 3)
+    elif word & 0x3F == 6:  # j
+        site.patch(0xFFFFC0, site.within(site.distance(addend) - 4, 18) << 6, 3)
+    elif site.link.resolve(site.relocation.symbol).section is not site.section:
+        raise site.refused("a branch can't leave its section")
+
+
 def _difference(sign: int) -> Callable[[Site], None]:
     """A 32-bit word that is the difference of two labels, added and subtracted in turn."""
     def apply(site: Site) -> None:
@@ -257,9 +274,15 @@ FAMILIES: dict[str, dict[int, Callable[[Site], None]]] = {
                  25: _riscv_low_store, 35: _difference(1), 39: _difference(-1),
                  44: _riscv_short_branch, 45: _riscv_short_jump, 51: _nothing,
                  57: _relative},
+    "EM_XTENSA": {0: _nothing, 1: _absolute, 11: _nothing, 20: _xtensa_slot},
 }
-SLOTTED = {"EM_X86_64": {9, 41, 42}, "EM_ARM": {96}, "EM_RISCV": {20}}
-ABSOLUTE = {"EM_X86_64": 1, "EM_ARM": 2, "EM_RISCV": 1}
+SLOTTED = {"EM_X86_64": {9, 41, 42}, "EM_ARM": {96}, "EM_RISCV": {20}, "EM_XTENSA": set()}
+ABSOLUTE = {"EM_X86_64": 1, "EM_ARM": 2, "EM_RISCV": 1, "EM_XTENSA": 1}
+
+# An Xtensa core may read its code's memory by whole words only, so constants lie elsewhere, and
+# literals, which it only reaches backwards, come before the code, behind a jump to its start.
+APART = {"EM_XTENSA"}
+JUMP = bytes([0x06, 0, 0, 0])
 
 
 def link(obj: Path, arch: str, name: str) -> bytes:
@@ -287,7 +310,14 @@ class _Link:
         self.globals.update(main.globals)
         if ENTRY not in main.globals:
             raise LinkError(f"{path}: no function {ENTRY}, which a module starts at")
-        self.gather(main.globals[ENTRY].section)
+        entry = main.globals[ENTRY]
+        start = entry.section
+        if self.arch.machine in APART:
+            start = Section("start", bytearray(JUMP), TEXT, 4, [Relocation(0, 20, entry, 0)])
+        elif entry.value & ~1:
+            raise LinkError(f"{path}: {ENTRY} isn't the first in its section; compile with "
+                            "-ffunction-sections")
+        self.gather(start)
         regions = self.layout()
         for section in self.sections:
             for relocation in section.relocations:
@@ -353,7 +383,8 @@ class _Link:
         if symbol not in self.slots:
             word = self.arch.word
             order = Relocation(0, ABSOLUTE[self.arch.machine], definition, 0)
-            made = Section(f"slot of {symbol.name}", bytearray(word), TEXT, word, [order])
+            region = RODATA if self.arch.machine in APART else TEXT
+            made = Section(f"slot of {symbol.name}", bytearray(word), region, word, [order])
             self.slots[symbol] = self.slots[definition] = Symbol(symbol.name, made)
         return self.slots[symbol]
 
@@ -362,8 +393,8 @@ class _Link:
         sizes = {TEXT: 0, RODATA: 0, BSS: 0}
         first = self.sections[0]
         # slots side by side need no address of their own in the loader's relocation program
-        for section in sorted(self.sections, key=lambda s: (s is not first, -s.alignment,
-                                                            s.name)):
+        for section in sorted(self.sections, key=lambda s: (
+                s is not first, not s.name.startswith(".literal"), -s.alignment, s.name)):
             size = sizes[section.region]
             section.offset = -size % section.alignment + size
             sizes[section.region] = section.offset + len(section.data)
@@ -388,7 +419,7 @@ def read_object(path: Path, arch: Architecture) -> Object:
     if machine != arch.machine or elf["e_type"] != "ET_REL":
         raise LinkError(f"{path}: {machine} {elf['e_type']}, and {arch.name} needs a relocatable "
                         f"object of {arch.machine}")
-    sections = dict(_sections(elf, path))
+    sections = dict(_sections(elf, path, arch))
     symbols = []
     table = elf.get_section_by_name(".symtab")
     for entry in table.iter_symbols() if table else ():
@@ -410,20 +441,22 @@ def read_object(path: Path, arch: Architecture) -> Object:
                   names.data() if names else b"")
 
 
-def _sections(elf: ELFFile, path: Path) -> Iterator[tuple[int, Section]]:
+def _sections(elf: ELFFile, path: Path, arch: Architecture) -> Iterator[tuple[int, Section]]:
     """Yield (index, section) of all that ends up in memory."""
     for index, part in enumerate(elf.iter_sections()):
         flags = part["sh_flags"]
         if (not flags & 2 or part.name == NAMES  # SHF_ALLOC
                 or part["sh_type"] not in ("SHT_PROGBITS", "SHT_NOBITS")):
             continue
-        region = BSS if part["sh_type"] == "SHT_NOBITS" else TEXT
+        code = flags & 4 or arch.machine not in APART  # SHF_EXECINSTR
+        region = BSS if part["sh_type"] == "SHT_NOBITS" else TEXT if code else RODATA
         constant = not flags & 1 or part.name.startswith(".data.rel.ro")  # SHF_WRITE
         if region != BSS and not constant and part["sh_size"]:
             raise LinkError(f"{path}: {part.name} is writable data with a start value, which a "
                             "module can't have; make it const")
         data = bytearray(part["sh_size"]) if region == BSS else bytearray(part.data())
-        yield index, Section(part.name, data, region, max(part["sh_addralign"], 1))
+        least = 4 if part.name.startswith(".literal") else 1  # LLVM forgets to say so
+        yield index, Section(part.name, data, region, max(part["sh_addralign"], least))
 
 
 def _runtime_symbols(arch: str, name: str, known: dict[str, Symbol]) -> Iterator[Symbol]:

@@ -10,8 +10,8 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,6 @@ RISCV = ["gcc-riscv64-unknown-elf", "binutils-riscv64-unknown-elf"]
 UNITS = 190  # C files; only the progress bar minds
 WAIT_S = 60  # for an answer of the machine
 INSTRUCTION_NS = 512  # how much virtual time an instruction takes when they are counted
-MARK = "outpost:"  # what the scripts' answers begin with
 
 
 class QemuError(OutpostError):
@@ -36,8 +35,8 @@ class QemuError(OutpostError):
 class Machine:
     """One emulated processor: its architecture, how to build for it and how to start it.
 
-    `timer` is the address of a counter that runs with the virtual clock at `timer_hz`, downwards
-    if `down`, and `timer_bits` wide.
+    `spare` is where files are put in its memory. `timer` is the address of a counter that runs
+    with the virtual clock at `timer_hz`, downwards if `down`, and `timer_bits` wide.
     """
 
     name: str
@@ -47,15 +46,16 @@ class Machine:
     soc: str
     script: str
     helper: str
+    spare: int
     timer: int
     timer_hz: int
     timer_bits: int = 24
     down: bool = True
 
 
-def _cortex(name: str, arch: str, machine: str, flags: str) -> Machine:
+def _cortex(name: str, arch: str, machine: str, flags: str, spare: int = 0x21000000) -> Machine:
     return Machine(name, arch, ("qemu-system-arm", "-machine", machine), f"-mthumb {flags}",
-                   "MPS2", "mcu/arm/mps2.ld", "thumb2", 0xE000E018, 25_000_000)
+                   "MPS2", "mcu/arm/mps2.ld", "thumb2", spare, 0xE000E018, 25_000_000)
 
 
 MACHINES = {machine.name: machine for machine in (
@@ -65,14 +65,14 @@ MACHINES = {machine.name: machine for machine in (
             # the port takes native code for granted only from the Cortex-M3 up
             "-mthumb -mcpu=cortex-m0 -mfloat-abi=soft -DMICROPY_EMIT_THUMB=1 "
             "-DMICROPY_EMIT_THUMB_ARMV7M=0", "NRF51", "mcu/arm/nrf51.ld", "thumb1",
-            0xE000E018, 16_000_000),
+            0x80000, 0xE000E018, 16_000_000),
     _cortex("M3", "armv7m", "mps2-an385", "-mcpu=cortex-m3 -mfloat-abi=soft"),
     _cortex("M4", "armv7emsp", "mps2-an386",
             "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard"),
     _cortex("M7", "armv7emdp", "mps2-an500",
-            "-mcpu=cortex-m7 -mfpu=fpv5-d16 -mfloat-abi=hard"),
+            "-mcpu=cortex-m7 -mfpu=fpv5-d16 -mfloat-abi=hard", 0x60000000),
     Machine("RV32", "rv32imc", ("qemu-system-riscv32", "-machine", "virt", "-bios", "none"), "",
-            "VIRT", "mcu/rv32/virt.ld", "rv32i", 0x0200BFF8, 10_000_000, 32, False),
+            "VIRT", "mcu/rv32/virt.ld", "rv32i", 0x84000000, 0x0200BFF8, 10_000_000, 32, False),
 )}
 
 # The port leaves the floating-point unit off, and its linker scripts don't expect the unwind
@@ -94,7 +94,8 @@ def qemu() -> Path:
 
 def firmware(machine: Machine) -> Path:
     """Return MicroPython as an ELF file for `machine`; build it the first time."""
-    recipe = "\n".join((repr(machine), inspect.getsource(_build), _STARTUP, _DISCARD))
+    recipe = "\n".join((machine.name, machine.flags, machine.soc, machine.script, machine.helper,
+                        inspect.getsource(_build), _STARTUP, _DISCARD))
     key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
     return cache.item(f"toolchain/qemu-{machine.name}-{unix.version()}-{key}",
                       lambda folder: _build(machine, folder)) / "firmware.elf"
@@ -167,29 +168,43 @@ def _riscv() -> Path:
     return cache.item("toolchain/riscv64-unknown-elf", fetch) / "usr/bin"
 
 
-# Runs on the machine: a filesystem of one file, because the port has none to write to.
+# Runs on the machine: `files` are its memory, and a filesystem to import from, since the port has
+# none that can be written to. FILES is replaced by {name: (address, bytes)}.
 _MOUNT = """
-import io, vfs
-class One:
-    def __init__(self, name, data): self.name, self.data = name, data
+import io, sys, uctypes, vfs
+files = {name: uctypes.bytearray_at(*place) for name, place in FILES.items()}
+class Memory:
     def mount(self, readonly, mkfs): pass
     def umount(self): pass
     def stat(self, path):
-        if path.lstrip('/') != self.name: raise OSError(2)
-        return (0x8000, 0, 0, 0, 0, 0, len(self.data), 0, 0, 0)
-    def open(self, path, mode): return io.BytesIO(self.data)
-data = bytearray()
+        if path.lstrip('/') not in files: raise OSError(2)
+        return (0x8000, 0, 0, 0, 0, 0, len(files[path.lstrip('/')]), 0, 0, 0)
+    def open(self, path, mode): return io.BytesIO(bytes(files[path.lstrip('/')]))
+vfs.mount(Memory(), '/memory')
+sys.path[:] = ['/memory']
 """
 
 
 class Board:
-    """A running machine with MicroPython on it; `counted` makes its time count instructions."""
+    """A running machine with MicroPython on it, and `files` (.mpy, data) in its memory.
 
-    def __init__(self, machine: Machine, counted: bool = False) -> None:
+    `counted` makes its time count instructions.
+    """
+
+    def __init__(self, machine: Machine, files: dict[str, bytes], counted: bool = False) -> None:
         self.machine = machine
+        self.said = bytearray()
+        self.folder = tempfile.TemporaryDirectory(prefix="outpost-qemu-")
         command = [*apt.command(qemu(), machine.qemu[0]), *machine.qemu[1:], "-display", "none",
                    "-monitor", "none", "-semihosting", "-serial", "stdio",
                    "-kernel", str(firmware(machine))]
+        places, at = {}, machine.spare
+        for number, (name, content) in enumerate(files.items()):
+            path = Path(self.folder.name) / str(number)
+            path.write_bytes(content)
+            command += ["-device", f"loader,file={path},addr={at:#x},force-raw=on"]
+            places[name] = at, len(content)
+            at += len(content) + 15 & ~15
         if counted:
             command += ["-icount", "shift=9,sleep=off"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -198,6 +213,7 @@ class Board:
             self._until(b">>> ")
             self._send(b"\x01")
             self._until(b"raw REPL; CTRL-B to exit\r\n>")
+            self.run(_MOUNT.replace("FILES", repr(places)))
         except BaseException:
             self.close()
             raise
@@ -212,6 +228,7 @@ class Board:
         """Switch the machine off."""
         self.process.kill()
         self.process.communicate()
+        self.folder.cleanup()
 
     def run(self, code: str) -> str:
         """Run Python `code` on the machine and return what it printed.
@@ -226,15 +243,6 @@ class Board:
         if error:
             raise QemuError(f"{self.machine.name}: {error.decode(errors='replace').strip()}")
         return out.decode().replace("\r\n", "\n")
-
-    def load(self, name: str, mpy: bytes) -> None:
-        """Import the module `name` from the bytes of its .mpy file."""
-        self.run(_MOUNT)
-        for start in range(0, len(mpy), 512):
-            self.run(f"data += {mpy[start:start + 512]!r}")
-        self.run(f"vfs.mount(One('{name}.mpy', data), '/rom')\n"
-                 "import sys; sys.path[:] = ['/rom']\n"
-                 f"import {name}; vfs.umount('/rom'); del data")
 
     def instructions(self, statement: str, repeats: int = 10) -> float:
         """Return how many instructions `statement` takes, its interpretation included.
@@ -260,23 +268,18 @@ class Board:
 
     def _until(self, end: bytes) -> bytes:
         """Return what the machine says up to `end`."""
-        out = bytearray()
         deadline = time.monotonic() + WAIT_S
-        while not out.endswith(end):
+        while end not in self.said:
             ready, _, _ = select.select([self.process.stdout], [], [],
                                         max(deadline - time.monotonic(), 0))
-            byte = os.read(self.process.stdout.fileno(), 1) if ready else b""
-            if not byte:
-                told = bytes(out[-300:]).decode(errors="replace")
+            more = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            if not more:
+                told = bytes(self.said[-300:]).decode(errors="replace")
                 fault = b""
                 if self.process.poll() is not None:
                     fault = self.process.stderr.read()
                 raise QemuError(f"the emulated {self.machine.name} doesn't answer; its last "
                                 f"words: {told!r} {fault.decode(errors='replace')}")
-            out += byte
-        return bytes(out[:-len(end)])
-
-
-def lines(text: str) -> Iterable[str]:
-    """Return the answers in what a script printed: the lines that begin with MARK."""
-    return [line[len(MARK):] for line in text.splitlines() if line.startswith(MARK)]
+            self.said += more
+        out, _, self.said = self.said.partition(end)
+        return bytes(out)

@@ -1,0 +1,38 @@
+"""Models as tests on emulated machines need them."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Return what `model(name)` gives: C in `folder`, windows, and what the reference says."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            made[name] = _make(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make
+
+
+def _make(name, folder):
+    from outpost import convert, data, features, recipe, reference, train
+
+    what = recipe.load(recipe.find(name))
+    dataset = data.load(what)
+    signal = what.signal
+    train_set, test_set = (data.windows(part, dataset.classes, signal.window, signal.hop)
+                           for part in (dataset.train, dataset.test))
+    forest = train.fit(what.forest, features.compute(what, train_set.x), train_set.y)
+    convert.emit(what, forest, folder)
+    return SimpleNamespace(
+        name=name, folder=folder, windows=test_set.x, more_windows=train_set.x,
+        features=lambda windows: features.compute(what, windows),
+        votes=reference.from_sklearn(forest).votes)
