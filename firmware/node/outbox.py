@@ -16,11 +16,11 @@ LANES = const(4)
 
 _FAIR = const(4)  # of so many batches one goes to the lane that has waited longest
 _PAGE = const(256)  # telemetry gathered in retained memory
-_LANE = const(32)  # Ring.SAVED numbers of four bytes
-_GATHERED = const(136)  # in save(): after the lanes, and sequence and length of what is gathered
+_LANE = const(40)  # Ring.SAVED numbers of four bytes
+_GATHERED = const(168)  # in save(): after the lanes, and sequence and length of what is gathered
 _FRAME = const(288)  # the longest record must fit
 
-SAVED = const(392)  # bytes of save()
+SAVED = const(424)  # bytes of save()
 
 
 class Outbox:
@@ -39,18 +39,18 @@ class Outbox:
         self._turn = 0
 
     def mount(self, saved=None, clean=False):
-        """`saved` is what save() left in retained memory; `clean` if it was the last thing done."""
+        """`saved` is what save() left in retained memory; `clean` if nothing happened since."""
         for lane in range(LANES):
             numbers = None
             if saved and clean:
-                numbers = unpack_from("<8I", saved, lane * _LANE)
+                numbers = unpack_from("<10I", saved, lane * _LANE)
             self.lanes[lane].mount(numbers)
         if saved:
             self._regather(saved)
 
     def save(self, buf):
         for lane in range(LANES):
-            pack_into("<8I", buf, lane * _LANE, *self.lanes[lane].save())
+            pack_into("<10I", buf, lane * _LANE, *self.lanes[lane].save())
         pack_into("<II", buf, LANES * _LANE, self.lanes[TELEMETRY].next_seq, self._fill)
         buf[_GATHERED:_GATHERED + _PAGE] = self._page
 

@@ -1,0 +1,89 @@
+"""Which cases are tried: a few exhaustive ones, then as many as wanted from a seed."""
+
+from flash import BAD, Dice
+from life import Case
+
+TINY = (("append", 1), ("append", 8), ("prepare",), ("extend", 2, 3), ("ack", 1), ("append", 5),
+        ("append", 7), ("cold",), ("append", 4), ("append", 9), ("append", 2), ("prepare",),
+        ("append", 6), ("warm",), ("append", 0), ("ack", 0), ("append", 9), ("append", 9))
+
+STEPS = (("append", 24), ("extend", 6), ("ack", 5), ("prepare", 6), ("cold", 2), ("warm", 3),
+         ("save", 1), ("stale", 1))
+
+
+def exhaustive(nested):
+    """Every flash operation, every byte of it; of recovery's `nested` in 256, 256 is all."""
+    yield Case(1, TINY[:8], sectors=3, size=80, page=24, depth=2, nested=nested)
+    yield Case(2, TINY[8:], sectors=3, size=80, page=24, depth=2, nested=nested)
+    for unit in (1, 16):
+        yield Case(3 + unit, TINY * 3, sectors=4, size=128, page=32, unit=unit)
+        yield Case(4 + unit, TINY * 2, sectors=3, size=256, page=64, unit=unit)
+    yield Case(30, TINY, sectors=3, size=512, page=64, unit=256)
+
+
+def workload(dice, length, longest):
+    """Return random steps of a node's life."""
+    names = []
+    for name, weight in STEPS:
+        names += [name] * weight
+    ops = []
+    prepare = dice.below(3)
+    for _ in range(length):
+        name = dice.choice(names)
+        if name == "append":
+            ops.append(("append", dice.below(longest)))
+        elif name == "extend":
+            count = 2 + dice.below(4)
+            ops.append(("extend",) + tuple([dice.below(longest) for _ in range(count)]))
+        elif name == "ack":
+            ops.append(("ack", dice.below(6)))
+        elif name != "prepare" or prepare:
+            ops.append((name,))
+        if prepare == 2 and dice.below(2):
+            ops.append(("prepare",))
+    return ops
+
+
+def mishaps(dice, sectors, ops):
+    """Put damage into a workload: sectors that go bad, are filled, wiped or swapped."""
+    for _ in range(1 + dice.below(2)):
+        sector = dice.below(sectors)
+        sort = dice.below(8)
+        if sort < 5:
+            op = ("bad", sector, dice.choice(sorted(BAD)))
+        elif sort == 5:
+            op = ("fill", sector)
+        elif sort == 6:
+            op = ("wipe", sector)
+        else:
+            op = ("swap", sector, dice.below(sectors))
+        ops.insert(dice.below(len(ops)), op)
+
+
+def draw(seed, number):
+    """Return case `number` of a seed."""
+    dice = Dice(seed * 1000003 + number)
+    sort = dice.below(8)
+    if sort < 5:  # small sectors, wrap-around many times
+        size = dice.choice((96, 128, 160, 256))
+        page, unit = dice.choice((24, 32, 48)), dice.choice((1, 1, 4, 16))
+        sectors = 3 + dice.below(5)
+        ops = workload(dice, 20 + dice.below(100), dice.choice((4, 12, page - 9)))
+        if sort >= 3:
+            mishaps(dice, sectors, ops)
+        return Case(dice.bits(), ops, sectors, size, page, unit, depth=1 + (dice.below(3) == 0),
+                    density=dice.choice((6, 20, 40)), nested=2, random_content=dice.below(4) == 0)
+    if sort < 7:  # many sectors: the search
+        sectors = dice.choice((8, 11, 16, 33))
+        ops = workload(dice, 20 + dice.below(sectors * 8), 8)
+        if sort == 6:
+            mishaps(dice, sectors, ops)
+        return Case(dice.bits(), ops, sectors, 96, 32, dice.choice((1, 16)), every=False,
+                    density=20, depth=1, random_content=dice.below(4) == 0)
+    ops = []  # sectors as they are made
+    for op in workload(dice, 40 + dice.below(60), dice.choice((16, 64, 240))):
+        ops.append(op)
+        if op[0] == "extend":
+            ops.append(("extend",) + op[1:] * 6)
+    return Case(dice.bits(), ops, 3 + dice.below(2), 4096, 256, dice.choice((1, 16, 256)),
+                every=False, density=30, depth=1 + (dice.below(3) == 0), nested=6)
