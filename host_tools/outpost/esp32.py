@@ -227,15 +227,15 @@ _MEANINGS = (
      "nothing on {port} answers as {an} {chip}: is it the right port? If the board has no "
      "automatic reset, hold BOOT, tap EN, let go of BOOT, and try again"),
     (r"MD5 of file does not match|[Vv]erification failed|digest mismatch",
-     "{what}: the flash does not hold what was written: bad supply, or worn-out flash"),
+     "the flash does not hold what was written: bad supply, or worn-out flash"),
     (r"No more data to read",
-     "{what}: the chip on {port} fell silent: bad supply, or a loose cable"),
+     "the chip on {port} fell silent: bad supply, or a loose cable"),
     (r"returned no data|disconnected|Input/output error|Device not configured|device reports"
      r"|not open|Broken pipe|write failed|Could not configure port|lost",
-     "{what}: {port} went away"),
+     "{port} went away"),
     (r"stream stopped|noise|head of packet|Packet content|Corrupt|checksum|Timed out"
      r"|[Nn]o response|timeout|Failed to|Guru|not supported|Unexpected",
-     "{what}: the line to {port} garbles or loses bytes: try a shorter cable, or --baud 115200"),
+     "the line to {port} garbles or loses bytes: try a shorter cable, or --baud 115200"),
 )
 
 
@@ -253,9 +253,10 @@ def explain(what: str, chip: Chip, lines: list[str]) -> str:
         found = re.search(pattern, last)
         if found:
             named = found.groupdict().get("found", "")
-            text = meaning.format(what=what, port=chip.port, chip=chip.name, found=named,
-                                  an=an(chip.name), a=an(named))
-            return f"{text}. (esptool: {last.strip()[:200]}) {_AGAIN}"
+            text = meaning.format(port=chip.port, chip=chip.name, found=named, an=an(chip.name),
+                                  a=an(named))
+            end = "" if text.endswith("?") else "."
+            return f"{what}: {text}{end} (esptool: {last.strip()[:200]}) {_AGAIN}"
     return f"{what}: esptool failed: {last.strip()[-400:]}. {_AGAIN}"
 
 

@@ -179,9 +179,7 @@ FAULTS = [
 
 
 def write(rom, **more):
-    chip = esp32.Chip("ESP32", str(rom.port), **more)
-    chip.write(SMALL)
-    chip.verify(SMALL)
+    esp32.Chip("ESP32", str(rom.port), **more).write(SMALL)
 
 
 @pytest.mark.parametrize("what, at, nth, words", FAULTS, ids=lambda value: str(value))
@@ -211,6 +209,19 @@ def test_noise_on_the_line_is_survived_or_told(desk, tmp_path, what, at):
             rom.plan()
             write(rom)
         assert holds(rom, SMALL)
+
+
+def test_what_reads_back_otherwise_is_told(desk, tmp_path):
+    with EspRom(tmp_path) as rom:
+        write(rom)
+        chip = esp32.Chip("ESP32", str(rom.port))
+        chip.verify(SMALL)
+        rom.flash[0x200000 + 5000] ^= 1
+        with pytest.raises(esp32.Esp32Error, match="reading back: the flash does not hold"):
+            chip.verify(SMALL)
+        rom.plan("vanish", "MD5", 1)
+        with pytest.raises(esp32.Esp32Error, match=f"^reading back: .*{AGAIN}"):
+            chip.verify(SMALL)
 
 
 def test_without_the_stub_the_same_bytes_arrive(desk, tmp_path):
