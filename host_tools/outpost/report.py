@@ -31,11 +31,12 @@ section { background: white; border: 1px solid #e2e5e9; border-radius: 8px; padd
           margin-top: 18px }
 .verdict { font-size: 20px; border-left: 6px solid; padding-left: 16px }
 .good { border-color: #3b8f5a } .bad { border-color: #c43c39 }
-.figures { display: flex; flex-wrap: wrap; gap: 10px 36px; margin-top: 14px }
+.figures { display: flex; flex-wrap: wrap; gap: 10px 30px; margin-top: 14px }
 .figures b { display: block; font-size: 22px }
 table { border-collapse: collapse; font-size: 14px; width: 100% }
 th { text-align: left; color: #66717e; font-weight: 500 }
 th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #e9ecef; vertical-align: top }
+td:nth-child(2) { white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 """
 
@@ -123,7 +124,7 @@ def _verdict(plan: Plan, audit: Audit, wakes: list[dict[str, Any]]) -> str:
         (f"{100 * audit.accuracy:.2f} %", f"of {audit.decisions:,} decisions right"),
         (f"{sum(how in ('cut', 'killed') for how in broken)}", "brown-outs"),
         (f"{sum(how == 'hung' for how in broken)}", "watchdog resets"),
-        (f"{audit.compared:,}", "records compared with the flash"),
+        (f"{audit.compared:,}", "equal on flash"),
     )
     cells = "".join(f"<span><b>{value}</b>{html.escape(name)}</span>" for value, name in figures)
     unflushed = (f"<p class=faint>{audit.unflushed} decisions were still gathering in retained "
