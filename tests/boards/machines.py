@@ -71,18 +71,9 @@ def host(name: str, mpy: bytes, function: str, rows: list[Row], folder: Path) ->
     return _answers(done.stdout, rows)
 
 
-def core(cpu: str) -> Callable[..., list[Answer]]:
-    """A bare Xtensa core in qemu-xtensa."""
-    def run(name: str, mpy: bytes, function: str, rows: list[Row], folder: Path) -> list[Answer]:
-        return xtensa.run(cpu, mpy, function, rows, folder)
-    return run
-
-
 # machine: (architecture, how to have it answer)
 MACHINES = {
     "unix": ("x64", host),
     **{name: (machine.arch, emulated(name)) for name, machine in qemu.MACHINES.items()},
-    # QEMU has no ESP32 of this kind; these two have between them the instructions an ESP32 has
-    "Xtensa with floats": ("xtensawin", core("de233_fpu")),
-    "Xtensa with wide products": ("xtensawin", core("dc233c")),
+    "Xtensa": ("xtensawin", xtensa.run),
 }

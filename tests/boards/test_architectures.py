@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import xtensa
 from machines import MACHINES
 
 from outpost import mpy
 from outpost.compile import ARCHITECTURES, compile_module
 from outpost.link import link
 from outpost.paths import NATIVE, ROOT
+from outpost.toolchain import xtensa as toolchain
 
 WINDOWS = 240
 ARITHMETIC = ROOT / "tests/fakes/arithmetic.c"
@@ -69,12 +71,11 @@ def test_predict_on_any_features(machine, name, model, call):
     np.testing.assert_array_equal([answer for answer, _ in answers], votes.argmax(axis=1))
 
 
-@pytest.mark.parametrize(("machine", "function"), [
-    (machine, function) for machine in MACHINES for function in ("floats", "wholes")
-    if (machine, function) not in (("Xtensa with floats", "wholes"),
-                                   ("Xtensa with wide products", "floats"))])
-def test_arithmetic(machine, function, call):
+@every_machine
+@pytest.mark.parametrize("function", ["floats", "wholes"])
+def test_arithmetic(machine, function, call, monkeypatch):
     """Floats, division, 64 bits, copies: the runtime library where there is no instruction."""
+    monkeypatch.setattr(toolchain, "CORE", xtensa.CORE)
     rng = np.random.default_rng(5)
     edges = np.array([0, 1, 0x80000000, 0x3F800000, 0xBF800000, 0x7F800000, 0xFF800000, 0x7FC00000,
                       0x00800000, 0x007FFFFF, 0x00000001, 0x7F7FFFFF, 0x4B000001, 0xFFFFFFFF],

@@ -12,6 +12,8 @@ TOOLCHAINS = {
     "unix": ("outpost.toolchain.unix", "micropython"),
     "source": ("outpost.toolchain.unix", "source"),
     "rp2": ("outpost.toolchain.rp2", "toolchain"),
+    "xtensa": ("outpost.toolchain.xtensa", "compiler"),
+    "qemu": ("outpost.toolchain.qemu", "qemu"),
     "mpy-cross": ("outpost.toolchain.unix", "mpy_cross"),
 }
 

@@ -19,6 +19,7 @@ VERSION = "22"
 PACKAGES = [f"clang-{VERSION}", f"llvm-{VERSION}"]
 GCC = "xtensa-esp32-elf-gcc"
 TRIPLE = "xtensa-esp-elf"
+CORE = ["-mcpu=esp32"]
 
 # Flags of compile.FLAGS that neither of the two knows.
 UNKNOWN = ("-fno-sanitize=all", "-fpic")
@@ -63,9 +64,9 @@ def compile_unit(flags: list[str], unit: str, text: str | None, out: Path) -> No
     resources = prefix / f"usr/lib/llvm-{VERSION}/lib/clang/{VERSION}"
     _run([*_tool("clang"), f"--target={TRIPLE}", "-resource-dir", str(resources), "-nostdlibinc",
           *flags, "-x", "c", "-S", "-emit-llvm", unit, "-o", str(ir)], text)
-    lower = [*_tool("llc"), "-O2", f"-mtriple={TRIPLE}", "-mcpu=esp32", "-data-sections",
-             "-function-sections", "-frame-pointer=none", "-filetype=asm", str(ir), "-o",
-             str(assembly)]
+    lower = [*_tool("llc"), "-O2", f"-mtriple={TRIPLE}", *CORE, "-data-sections",
+             "-function-sections", "-frame-pointer=none", "-filetype=asm", str(ir),
+             "-o", str(assembly)]
     try:
         _run(lower, None)
     except XtensaError as error:
