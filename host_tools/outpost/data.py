@@ -84,8 +84,11 @@ def load(recipe: Recipe) -> Dataset:
 
     Raises DataError naming the file and line when they can't be used.
     """
+    where = recipe.data.path or recipe.data.source
     if recipe.data.path is not None:
         recordings = list(_folder(recipe))
+        if not recordings:
+            raise DataError(f"{where}: no recordings in its files")
         classes = tuple(sorted({recording.label for recording in recordings}))
     elif recipe.data.source == "sklearn:digits":
         recordings, classes = _digits(recipe.signal)
@@ -97,12 +100,15 @@ def load(recipe: Recipe) -> Dataset:
                             f"recordings have {', '.join(classes)}")
         classes = recipe.classes
     if len(classes) < 2:
-        raise DataError(f"{recipe.data.path}: all recordings are {classes[0]!r}; a classifier "
-                        "needs at least two classes")
+        raise DataError(f"{where}: all recordings are {classes[0]!r}; a classifier needs at least "
+                        "two classes")
     warnings: list[str] = []
-    recordings = _to_sensor(recordings, recipe.signal, warnings)
-    train, test = split(recordings, recipe.data.test, recipe.data.seed)
-    check_leakage(train, test)
+    try:
+        recordings = _to_sensor(recordings, recipe.signal, warnings)
+        train, test = split(recordings, recipe.data.test, recipe.data.seed)
+        check_leakage(train, test)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
     return Dataset(classes, train, test, warnings)
 
 
@@ -203,7 +209,7 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder ([data] path)")
     files = sorted(path for path in folder.iterdir()
-                   if path.suffix in (".csv", ".npz") and path.is_file())
+                   if path.suffix.lower() in (".csv", ".npz") and path.is_file())
     if not files:
         raise DataError(f"{folder}: no .csv or .npz files in it")
     return files
@@ -213,7 +219,7 @@ def _folder(recipe: Recipe) -> Iterator[Recording]:
     """Read every recording of a user's folder; all must be sampled at one rate."""
     first: Recording | None = None
     for path in _files(recipe.data.path):
-        read = _csv if path.suffix == ".csv" else _npz
+        read = _csv if path.suffix.lower() == ".csv" else _npz
         for recording in read(path, recipe):
             rate = recording.rate_hz
             if first is None:
@@ -389,6 +395,11 @@ def _to_sensor(recordings: list[Recording], signal: Signal, warnings: list[str]
     if not converted:
         raise DataError(f"every recording is shorter than the window of {signal.window} samples: "
                         f"{short[0]}")
+    left = {recording.label for recording in converted}
+    for recording in recordings:
+        if recording.label not in left:
+            raise DataError(f"class {recording.label!r} has only recordings shorter than the "
+                            f"window of {signal.window} samples, {recording.name} for one")
     return converted
 
 

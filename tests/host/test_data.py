@@ -148,7 +148,7 @@ def test_empty_and_absent_folders(folder):
 def test_a_class_with_one_recording(folder):
     for k in range(1, 6):
         (folder / "rec" / f"walk_{k}.csv").unlink()
-    with pytest.raises(DataError, match=r"class 'walk' has 1 recording \(walk_0.csv\); it needs"):
+    with pytest.raises(DataError, match=r"rec: class .walk. has 1 recording \(walk_0.csv\); it"):
         load(folder)
 
 
@@ -163,7 +163,7 @@ def test_a_copy_on_the_other_side_is_found(folder):
     source = (folder / "rec" / "walk_0.csv").read_text()
     for k in range(1, 6):
         (folder / "rec" / f"walk_{k}.csv").write_text(source)
-    with pytest.raises(DataError, match=r"are the same recording"):
+    with pytest.raises(DataError, match=r"rec: .* are the same recording"):
         load(folder)
 
 
@@ -186,8 +186,22 @@ def test_short_recordings_are_left_out_loudly(folder):
                                      "samples: walk_2.csv (19)"]
     for path in (folder / "rec").iterdir():
         write(path, 1, rows=19)
-    with pytest.raises(DataError, match="every recording is shorter than the window"):
+    with pytest.raises(DataError, match="rec: every recording is shorter than the window"):
         load(folder)
+
+
+def test_a_class_of_short_recordings_only(folder):
+    for k in range(6):
+        write(folder / "rec" / f"rest_{k}.csv", k, rows=19)
+    with pytest.raises(DataError, match=r"rec: class 'rest' .* shorter than the window of 20"):
+        load(folder)
+
+
+def test_an_ending_in_capitals_is_no_reason_to_pass_a_file_over(folder):
+    path = folder / "rec" / "walk_3.csv"
+    path.rename(path.with_suffix(".CSV"))
+    dataset = load(folder)
+    assert "walk_3.CSV" in {r.name for r in (*dataset.train, *dataset.test)}
 
 
 @pytest.fixture
@@ -229,6 +243,7 @@ def nan_at(recording, channel, sample):
     ({"X": nan_at(3, 1, 7)}, r"X\[3, 1, 7\] \(y\) is nan"),
     ({"X": np.full((12, 2, 60), "a")}, r"X is of type"),
     ({"X": np.full((12, 2, 60), None)}, r"not an .npz file of plain arrays"),
+    ({"X": np.zeros((0, 2, 60)), "y": np.zeros(0)}, r"rec: no recordings in its files"),
     ({"rate_hz": None}, r"no rate: give \[data\] rate_hz"), ({"rate_hz": 0}, r"rate_hz is 0"),
 ])
 def test_bad_npz(npz, changed, words):
