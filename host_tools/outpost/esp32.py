@@ -245,6 +245,7 @@ def explain(what: str, chip: Chip, lines: list[str]) -> str:
     fatal = re.search(r"(?:A fatal error occurred|A serial exception error occurred|Error):\s*"
                       r"(.*)", said)
     last = fatal[1] if fatal else said or "nothing"
+    last = re.split(r"\s+(?:Note:|For troubleshooting|This can have many)", last)[0].rstrip(". ")
 
     def an(name: str) -> str:
         return "an" if name.startswith(("ESP", "E")) else "a"
@@ -256,8 +257,8 @@ def explain(what: str, chip: Chip, lines: list[str]) -> str:
             text = meaning.format(port=chip.port, chip=chip.name, found=named, an=an(chip.name),
                                   a=an(named))
             end = "" if text.endswith("?") else "."
-            return f"{what}: {text}{end} (esptool: {last.strip()[:200]}) {_AGAIN}"
-    return f"{what}: esptool failed: {last.strip()[-400:]}. {_AGAIN}"
+            return f"{what}: {text}{end} (esptool: {last[:200]}) {_AGAIN}"
+    return f"{what}: esptool failed: {last[-400:]}. {_AGAIN}"
 
 
 def _shower(step: Callable[[str], None]) -> Callable[[str], None]:

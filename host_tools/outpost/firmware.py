@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outpost.errors import OutpostError
+from outpost.image import littlefs, read_littlefs
 from outpost.paths import BOARDS, BUILD, FIRMWARE, NATIVE, ROOT
 from outpost.toolchain import make, rp2, unix
 
@@ -196,29 +197,9 @@ def copy_node(folder: Path) -> list[Path]:
 
 def files_image(files: dict[str, bytes]) -> bytes:
     """Return the littlefs that `_boot.py` mounts, holding `files` {path: content}."""
-    from littlefs import LittleFS
-
-    system = LittleFS(block_size=4096, block_count=FILES_BYTES // 4096, prog_size=256)
-    for name, content in files.items():
-        folder = os.path.dirname(name)
-        if folder:
-            system.makedirs(folder, exist_ok=True)
-        with system.open(name, "wb") as handle:
-            handle.write(content)
-    return bytes(system.context.buffer)
+    return littlefs(files, FILES_BYTES)
 
 
 def read_files(image: bytes) -> dict[str, bytes]:
     """Return the files in a littlefs image as `files_image` makes it, or the node left it."""
-    from littlefs import LittleFS
-
-    system = LittleFS(block_size=4096, block_count=len(image) // 4096, prog_size=256, mount=False)
-    system.context.buffer = bytearray(image)
-    system.mount()
-    found = {}
-    for folder, _, names in system.walk("/"):
-        for name in names:
-            path = f"{folder.rstrip('/')}/{name}".lstrip("/")
-            with system.open(path, "rb") as handle:
-                found[path] = handle.read()
-    return found
+    return read_littlefs(image)

@@ -222,13 +222,15 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
         drive = _to_drive(port)
     if drive is None:
         console.print(f"No board is here. Hold BOOTSEL while plugging it in, then copy {target} "
-                      "to the drive RPI-RP2, or give this command again.", soft_wrap=True)
-        return plan, {}
+                      "to the drive RPI-RP2, or give this command again with "
+                      f"--node {node.number}.", soft_wrap=True)
+        return plan, {"uf2": str(target)}
     copy(target, drive)
     found = port or _wait_for_port(board)
     told = ask(found, node)
     _read_back(found, plan)
-    return plan, told
+    provision.save(replace(node, hardware=_unique_id(found)))
+    return plan, {**told, "uf2": str(target)}
 
 
 def save_uf2(plan: Plan) -> Path:

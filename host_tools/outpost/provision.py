@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,13 @@ def choose(board: str, hardware: str = "", number: int | None = None) -> Node:
 
 
 def save(node: Node) -> Path:
-    """Keep `node`; written beside and renamed, mode 0600 from the first byte. Return the file."""
+    """Keep `node`; written beside and renamed, mode 0600 from the first byte. Return the file.
+
+    A chip is one node: whoever was on it before keeps its number and key, but not the chip.
+    """
+    for other in nodes():
+        if node.hardware and other.hardware == node.hardware and other.number != node.number:
+            save(replace(other, hardware=""))
     path = folder() / f"{node.number}.json"
     scratch = path.with_suffix(f".{os.getpid()}")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -69,7 +69,8 @@ def test_the_uf2_boots_into_a_node_that_is_well(flashed):
     assert told["well"] and told["node"] == plan.node.number and told["model"] == "motion"
     assert told["micropython"] == "v1.25.0" and told["heap_free"] > 100_000
     assert any("8 golden windows right" in line for line in told["tests"])
-    assert provision.find(plan.node.number).key == plan.node.key
+    kept = provision.find(plan.node.number)
+    assert kept.key == plan.node.key and len(kept.hardware) == 16  # known again by its chip
 
 
 def test_mpremote_itself_gets_in(flashed, desk):

@@ -209,5 +209,8 @@ def test_a_board_stays_the_node_it_was(store):
     assert provision.choose("esp32", number=first.number) == first
     one, two = provision.choose("rp2040"), provision.choose("rp2040")
     assert one.number != two.number and one.key != two.key
-    with pytest.raises(OutpostError, match=f"no node 7 .*there are {first.number}"):
+    provision.save(provision.Node(5, bytes(32), "esp32", "aa:bb"))  # the chip is another node now
+    assert provision.choose("esp32", "aa:bb").number == 5
+    assert provision.find(first.number) == provision.Node(first.number, first.key, "esp32")
+    with pytest.raises(OutpostError, match="no node 7 .*there are .*5"):
         provision.choose("esp32", number=7)

@@ -58,7 +58,7 @@ def show(plan: "Plan", told: dict[str, Any]) -> None:
                       region.sha256[:16])
     stdout.print(table)
     stdout.print("the ring is kept" if plan.keeps_ring else "the ring is erased")
-    if told:
+    if "tests" in told:
         for line in told["tests"]:
             stdout.print(line, markup=False)
         stdout.print(f"node {told['node']}: MicroPython {told['micropython']}, "
