@@ -15,16 +15,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import outpost.device  # noqa: F401  # firmware/ on the path
+from outpost.console import console
+from outpost.paths import FIRMWARE
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from cases import draw, exhaustive  # noqa: E402
 from flash import Broken  # noqa: E402
 from life import Case, Tally  # noqa: E402
-
-import outpost.device  # noqa: E402, F401  # firmware/ on the path
-from outpost.console import console  # noqa: E402
-from outpost.paths import FIRMWARE  # noqa: E402
 
 SORTS = {"lost": "lost", "phantom": "phantoms", "mount": "failed_mounts", "hang": "hangs",
          "rule": "broken_rules"}

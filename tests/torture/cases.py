@@ -12,7 +12,14 @@ STEPS = (("append", 24), ("extend", 6), ("ack", 5), ("prepare", 6), ("cold", 2),
 
 
 def exhaustive(nested):
-    """Every flash operation, every byte of it; of recovery's `nested` in 256, 256 is all."""
+    """Neighbours that fail together; then every flash operation and every byte of it.
+
+    Of the cuts within recovery `nested` in 256 are tried; 256 is all.
+    """
+    neighbours = [("bad", 5, "error"), ("bad", 6, "stuck"), ("bad", 7, "dead")]
+    for at in (0, 9, 30):  # in the first lap and later
+        ops = [("append", 9)] * at + neighbours + [("append", 9), ("append", 9), ("cold",)] * 20
+        yield Case(40 + at, ops, sectors=16, size=96, page=32, every=False, density=10)
     yield Case(1, TINY[:8], sectors=3, size=80, page=24, depth=2, nested=nested)
     yield Case(2, TINY[8:], sectors=3, size=80, page=24, depth=2, nested=nested)
     for unit in (1, 16):

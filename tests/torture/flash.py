@@ -76,7 +76,7 @@ class Flash:
     def readblocks(self, sector, buf, offset=0):
         self.reads += 1
         if self.reads > self.patience > 0:
-            raise Broken("hang", "%d reads and no end" % self.reads)
+            raise Broken("hang", f"{self.reads} reads and no end")
         size = len(buf)
         assert offset >= 0 and offset + size <= self.size
         how = self.bad.get(sector)

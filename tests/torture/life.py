@@ -70,14 +70,14 @@ class Promise:
             del self.held[seq]
             self.released.add(seq)
         if gone and in_order and self.held and max(gone) > min(self.held):
-            raise Broken("lost", "erased %d while %d is held" % (max(gone), min(self.held)))
+            raise Broken("lost", f"erased {max(gone)} while {min(self.held)} is held")
 
 
 class Case:
     """Geometry, workload and how densely to cut; everything follows from it."""
 
     def __init__(self, seed, ops, sectors=4, size=128, page=32, unit=1, depth=1, every=True,
-                 density=256, nested=64, random_content=False, mend=None):
+                 density=256, nested=64, random_content=False):
         self.seed, self.ops = seed, ops
         self.sectors, self.size, self.page, self.unit = sectors, size, page, unit
         self.depth = depth  # cuts within cuts
@@ -100,10 +100,10 @@ class Case:
         life.boot(RANDOM)
 
     def __repr__(self):
-        return ("Case(%d, %r, sectors=%d, size=%d, page=%d, unit=%d, depth=%d, every=%r, "
-                "density=%d, nested=%d, random_content=%r)" % (
-                    self.seed, self.ops, self.sectors, self.size, self.page, self.unit,
-                    self.depth, self.every, self.density, self.nested, self.random_content))
+        return (f"Case({self.seed}, {self.ops}, sectors={self.sectors}, size={self.size}, "
+                f"page={self.page}, unit={self.unit}, depth={self.depth}, every={self.every}, "
+                f"density={self.density}, nested={self.nested}, "
+                f"random_content={self.random_content})")
 
 
 class Life:
@@ -151,8 +151,7 @@ class Life:
             try:
                 fork.aftermath()
             except Broken as broken:
-                broken.text += "; after %s in %s of sector %d at %d" % (
-                    cut, operation, sector, offset)
+                broken.text += f"; after {cut} in {operation} of sector {sector} at {offset}"
                 raise
         if kept is not None:
             for buffer, content in zip(BUFFERS, kept):  # noqa: B905
@@ -192,7 +191,7 @@ class Life:
         except (Broken, MemoryError):
             raise
         except Exception as error:
-            raise Broken("mount", "mount raised %r" % error)
+            raise Broken("mount", f"mount raised {error!r}")  # noqa: B904
 
     def do(self, op):
         self.flash.patience = self.flash.reads + 100000
@@ -263,7 +262,7 @@ class Life:
             return True
         except OSError:
             if not self.flash.bad:
-                raise Broken("rule", "OSError on good flash")
+                raise Broken("rule", "OSError on good flash")  # noqa: B904
             return False
 
     def append(self, sizes):
@@ -294,7 +293,11 @@ class Life:
         promise.flight = {seq: promise.flight[seq] for seq in promise.flight if seq < first}
         for i in range(len(records)):
             promise.known[first + i] = records[i]
-            promise.held[first + i] = self.where(records[i])
+            where = self.where(records[i])
+            if where or flash.erases == erases:
+                promise.held[first + i] = where
+            else:  # it had to make room for a later one of the same call
+                promise.released.add(first + i)
 
     def where(self, record):
         """Return the sectors that hold a copy."""
@@ -323,17 +326,17 @@ class Life:
         found, last = [], 0
         for seq, kind, time_s, payload in ring.records():
             if seq <= last:
-                raise Broken("phantom", "sequence %d after %d" % (seq, last))
+                raise Broken("phantom", f"sequence {seq} after {last}")
             last = seq
             content = (kind, time_s, bytes(payload))
             if promise.known.get(seq) != content:
                 if content not in promise.flight.get(seq, ()):
-                    raise Broken("phantom", "record %d was never appended" % seq)
+                    raise Broken("phantom", f"record {seq} was never appended")
                 promise.known[seq] = content
             found.append(seq)
         missing = [seq for seq in promise.held if seq not in found]
         if missing:
-            raise Broken("lost", "lost %s; readable: %s" % (missing, found))
+            raise Broken("lost", f"lost {missing}; readable: {found}")
         self.rule(not promise.held or ring.epoch == promise.epoch, "epoch changed")
         for seq in found:
             if seq not in promise.held and seq not in promise.released:

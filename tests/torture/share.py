@@ -17,7 +17,7 @@ def run(seed, cuts):
         try:
             draw(seed, number).run(tally)
         except Broken as error:
-            broken = "case %d: %s: %s" % (number, error.sort, error.text)
+            broken = f"case {number}: {error.sort}: {error.text}"
             name = {"lost": "lost", "phantom": "phantoms", "mount": "failed_mounts",
                     "hang": "hangs"}.get(error.sort, "broken_rules")
             counts[name] = 1
