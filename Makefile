@@ -7,7 +7,7 @@ AT = $(if $(BOARD),--board $(BOARD)) $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run model test torture bench lint lock doctor clean \
-    flash deploy repl monitor erase pull profile
+    flash deploy repl monitor erase pull profile firmware emulate test-boards
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -44,6 +44,16 @@ profile: venv  ## what a model costs on the attached board: MODEL=motion PORT=..
 
 test: venv  ## everything that runs on this machine
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-boards: venv  ## the real firmware and every architecture's code, on emulated machines
+	@.venv/bin/python -m pytest tests/boards $(ARGS)
+
+firmware: venv  ## build a board's firmware: BOARD=rp2040
+	@$(OUTPOST) build $(MODEL) --arch x64 --arch armv6m
+	@$(OUTPOST) firmware $(BOARD) --model $(MODEL) $(ARGS)
+
+emulate: venv  ## the board on this machine, its serial port included: BOARD=rp2040
+	@$(OUTPOST) emulate $(BOARD) $(ARGS)
 
 torture: venv  ## cut the power at every step of the flash ring
 	@$(OUTPOST) torture $(ARGS)

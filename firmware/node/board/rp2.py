@@ -11,7 +11,6 @@ from machine import ADC, I2C, UART, WDT, Pin, mem32
 from micropython import const
 
 from node import identity
-from node import identity
 from node.board import COLD, EVENT, TIMER, WATCHDOG
 from node.sensor.lsm6dsox import LSM6DSOX
 

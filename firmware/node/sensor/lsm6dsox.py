@@ -1,6 +1,8 @@
 # ST LSM6DSOX: accelerometer and gyroscope on I2C, read through its FIFO, waking on motion.
 # Registers: ST DS12814; procedures: ST AN5272. Checked against the emulated part: tests/boards.
 
+from array import array
+
 from micropython import const
 
 ADDRESS = const(0x6A)
@@ -49,8 +51,9 @@ _WORD = const(7)  # a FIFO word: tag and three axes
 _SLICE = const(32)  # words read at once
 _EMPTY = const(4)  # patience: slices of time without a single new word
 
-# Code in CTRL1_XL and CTRL2_G: 1 for 12.5 Hz, doubling with each step
-_PERIODS_US = (80000, 38462, 19231, 9615, 4808, 2404, 1200)
+# Tenths of hertz of the codes 1, 2, … in CTRL1_XL and CTRL2_G. An array, because the numbers of a
+# frozen tuple are big integers, and calculating with those allocates.
+_RATES_DHZ = array("H", (125, 260, 520, 1040, 2080, 4160, 8330))
 _RANGES_G = {2: 0, 4: 2, 8: 3, 16: 1}
 _RANGES_DPS = {125: 1, 250: 0, 500: 2, 1000: 4, 2000: 6}
 
@@ -76,7 +79,8 @@ class LSM6DSOX:
         if self._read(WHO_AM_I) != IDENTITY:
             raise OSError(_ENODEV)
         code = 1
-        for period in _PERIODS_US:
+        for rate in _RATES_DHZ:
+            period = 10000000 // rate
             if abs(period - period_us) * 50 < period:
                 break
             code += 1

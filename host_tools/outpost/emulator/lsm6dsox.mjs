@@ -20,6 +20,9 @@ const FIFO_WORDS = 512; // 3 kB of 6-byte words
 const TAG_GYRO = 1;
 const TAG_XL = 2;
 const NANOS = 1e9;
+const IC_DATA_CMD = 0x10;
+const TX_EMPTY = 1 << 4;
+const TX_ABRT = 1 << 6;
 
 const NOISE_G = 0.002; // at rest, peak; about three times DS12814's RMS noise at +-4 g
 const NOISE_DPS = 0.3;
@@ -270,6 +273,17 @@ export class LSM6DSOX {
       this.then = then;
       const cycles = bits * (i2c.sclHighPeriod + i2c.sclLowPeriod);
       alarm.schedule((cycles * NANOS) / rp2040.clkSys);
+    };
+    // An abort empties the transmit FIFO, says so, and lets nothing in until it has been cleared
+    // (RP2040 datasheet, 4.3.5); rp2040js would send what still comes as a transfer of its own.
+    const abort = i2c.abort.bind(i2c);
+    i2c.abort = (reason) => {
+      abort(reason);
+      i2c.setInterrupts(TX_EMPTY);
+    };
+    const write = i2c.writeUint32.bind(i2c);
+    i2c.writeUint32 = (offset, value) => {
+      if (offset !== IC_DATA_CMD || !(i2c.intRaw & TX_ABRT)) write(offset, value);
     };
     let selected = false;
     let pointer = null;
