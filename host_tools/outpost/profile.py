@@ -218,8 +218,9 @@ def profile(port: str, model: str | None, shape: str | None,
 
 
 def _load(repl: Repl, subject: Subject) -> tuple[int, int]:
-    repl.run(f"NAME = {subject.name!r}\nDATA = b''\nimport json\nfrom binascii import a2b_base64\n"
-             f"import sys\nsys.modules.pop(NAME, None)")
+    # under a name of its own: the firmware may have a module of the model's name
+    repl.run("import json, sys\nfrom binascii import a2b_base64\n"
+             "NAME = 'outpost_profiled'\nDATA = b''\nsys.modules.pop(NAME, None)")
     for at in range(0, len(subject.content), LINE):
         text = base64.b64encode(subject.content[at:at + LINE]).decode()
         repl.run(f"DATA += a2b_base64('{text}')")

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fakes import micropython_image
 from fakes.esp_rom import EspRom
 
-from outpost import boards, esp32, flash, image, profile, provision, pull, recipe
+from outpost import boards, esp32, flash, image, profile, provision, pull, recipe, repl
 from outpost.console import print_json
 from outpost.errors import OutpostError
 from outpost.gateway import store
@@ -361,3 +362,21 @@ def test_profile_finds_a_module_that_answers_wrongly(provisioned, monkeypatch):
 def test_a_shape_that_makes_no_sense_is_refused(shape):
     with pytest.raises(profile.ProfileError, match="allowed: trees=1..255, depth=1..20"):
         profile.parse_shape(shape)
+
+
+# --- which port ---
+
+
+@pytest.mark.parametrize("attached, words", [
+    ([], "no board with ESP32 on any serial port"),
+    ([("/dev/ttyS0", None), ("/dev/ttyACM0", 0x2E8A)], "no board with ESP32"),
+    ([("/dev/ttyUSB0", 0x10C4), ("/dev/ttyUSB1", 0x1A86)], "2 boards .*ttyUSB0, /dev/ttyUSB1"),
+    ([("/dev/ttyS0", None), ("/dev/ttyUSB1", 0x1A86)], None)])
+def test_the_port_is_found_if_there_is_one_board(monkeypatch, attached, words):
+    monkeypatch.setattr(repl.list_ports, "comports", lambda: [
+        SimpleNamespace(device=device, vid=vendor) for device, vendor in attached])
+    if words is None:
+        assert repl.find_port_of("esp32") == "/dev/ttyUSB1"
+    else:
+        with pytest.raises(ReplError, match=words):
+            repl.find_port_of("esp32")
