@@ -1,4 +1,4 @@
-"""Our firmware on the emulated RP2040: boot, flash, sensors, models, and hours of a node's life."""
+"""Our firmware on the emulated RP2040: boot, flash, sensors, models, hours of a node's life."""
 
 import json
 import re
@@ -78,7 +78,7 @@ def test_every_file_tells_the_same_flash_map():
     assert start == FILES.offset == firmware.FILES_OFFSET == firmware.FIRMWARE_BYTES
     assert (int(boot["FILES_START"], 0), int(boot["FILES_SIZE"], 0)) == (0, FILES.size)
     assert (start + const["RING_START"], const["RING_SIZE"]) == (RING.offset, RING.size)
-    assert firmware.FILES_BYTES == FILES.size
+    assert FILES.size == firmware.FILES_BYTES
     lanes = re.search(r"^LANES = \((.*)\)$", code, re.MULTILINE)[1]
     assert [int(n) for n in lanes.split(",")] == list(MAP.lanes.values())
     assert const["EVENT_PIN"] == MAP.pins["event"] and const["VSYS_PIN"] == MAP.pins["battery"]
