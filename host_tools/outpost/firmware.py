@@ -139,9 +139,9 @@ def _publish(tools: rp2.Toolchain, work: Path, out: Path) -> Firmware:
     image = work / "firmware.bin"
     size = image.stat().st_size
     if size > FIRMWARE_BYTES:
-        raise FirmwareError(f"the firmware has {size} bytes, {size - FIRMWARE_BYTES} more than the "
-                            f"{FIRMWARE_BYTES} before the files in flash: leave a model out, or "
-                            f"move the map in boards/{BOARD}.toml and mpconfigboard.h")
+        raise FirmwareError(f"the firmware has {size} bytes, {size - FIRMWARE_BYTES} more than "
+                            f"the {FIRMWARE_BYTES} before the files in flash: leave a model out, "
+                            f"or move the map in boards/{BOARD}.toml and mpconfigboard.h")
     subprocess.run([sys.executable, tools.source / "tools/uf2conv.py", "-c", "-f", "RP2040",
                     "-b", hex(FLASH_BASE), "-o", work / "firmware.uf2", image],
                    check=True, stdout=subprocess.DEVNULL)
@@ -178,7 +178,7 @@ def account(path: Path) -> tuple[dict[str, int], int]:
         if section in (".bss", ".heap", ".stack_dummy", ".stack1_dummy", ".ram_vector_table",
                        ".uninitialized_data", ".uninitialized_bss"):
             continue
-        name = next((name for name, pieces in ORIGINS if any(p in origin for p in pieces)), "other")
+        name = next((name for name, parts in ORIGINS if any(p in origin for p in parts)), "other")
         sizes[name] += size
     return dict(sorted(sizes.items(), key=lambda item: -item[1])), ram
 

@@ -26,7 +26,7 @@ def mount():
         files = vfs.VfsLfs2(device, progsize=256)
     except OSError as error:
         if not blank(device):
-            print("files: damaged (error %d), not mounted; the node runs without them" % error.errno)
+            print("files: damaged (error %d), not mounted; the node lives without" % error.errno)
             return
         vfs.VfsLfs2.mkfs(device, progsize=256)
         files = vfs.VfsLfs2(device, progsize=256)

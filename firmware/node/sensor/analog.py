@@ -9,7 +9,7 @@ _EIO = const(5)
 
 
 class Analog:
-    """`channels` are machine.ADC-like objects (read_u16()); each sample takes one reading of all."""
+    """`channels` are machine.ADC-like objects (read_u16()); a sample is one reading of all."""
 
     def __init__(self, channels, period_us):
         self.channels = channels

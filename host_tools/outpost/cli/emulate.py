@@ -53,5 +53,6 @@ def _mission(hours: float, seed: int, as_json: bool) -> None:
             table.add_row(name.replace("_", " "), f"{value:,}" if value is not None else "unknown")
         stdout.print(table)
     if result["lost"] or result["disagreements"]:
-        raise OutpostError(f"{result['lost']} records lost and {result['disagreements']} decisions "
-                           f"that are not the reference's: see build/mission (seed {seed})")
+        raise OutpostError(f"{result['lost']} records lost and {result['disagreements']} "
+                           "decisions that are not the reference's: see build/mission "
+                           f"(seed {seed})")

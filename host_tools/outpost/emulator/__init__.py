@@ -140,7 +140,7 @@ class Emulator:
 
     def play(self, file: Path, rate_hz: float, channels: int, range_g: float, range_dps: float,
              at_us: float | None = None, for_us: float | None = None) -> None:
-        """Let the sensor feel `file` (little-endian int16 rows) from `at_us`, repeated `for_us`."""
+        """Let the sensor feel `file` (rows of little-endian int16) from `at_us`, for `for_us`."""
         self.ask("play", file=str(file), rate_hz=rate_hz, channels=channels, range_g=range_g,
                  range_dps=range_dps, at_us=at_us, for_us=for_us)
 
@@ -192,7 +192,7 @@ class Emulator:
         return out[:-1].decode().replace("\r\n", "\n")
 
     def _await(self, ending: bytes, timeout_us: float) -> bytes:
-        """Return USB output up to and with `ending`; what comes after is kept for the next call."""
+        """Return USB output up to and with `ending`; what comes after is kept for the next."""
         seen = self.__dict__.pop("_rest", b"")
         if ending not in seen:
             stop = self.run(timeout_us, until=ending)

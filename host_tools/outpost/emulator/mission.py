@@ -193,10 +193,10 @@ def _judge(mission: Mission, engine: Any, what: recipe.Recipe, dataset: data.Dat
     """Compare what is stored with truth; return counts, all of which but decisions should be 0.
 
     disagreements: stored decisions that no window explains, or whose class or share of votes is
-    not the reference's. lost: windows read and decided whose decision is missing, gaps in the order
-    of a lane, and records readable in flash that aren't stored. unflushed:
-    windows whose decision was still gathered in RAM when a reset took it, as promised (at most a
-    page): docs/ring-format.md.
+    not the reference's. lost: windows read and decided whose decision is missing, gaps in the
+    order of a lane, and records readable in flash that aren't stored. unflushed: windows whose
+    decision was still gathered in RAM when a reset took it, as promised (at most a page):
+    docs/ring-format.md.
     """
     truth = [(start, window) for start, words in mission.windows
              if start < mission.heard_s  # later ones wait for the next uplink

@@ -26,7 +26,7 @@ class EmulatorError(OutpostError):
 
 
 def node() -> Path:
-    """Return a Node.js of version 18 or newer: the one on PATH, else one from PyPI in the cache."""
+    """Return a Node.js of version 18 or newer: that on PATH, else one from PyPI in the cache."""
     found = shutil.which("node")
     if found:
         version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ import selectors
 import socket
 import time
 import tty
+from contextlib import suppress
 from pathlib import Path
 
 from outpost.console import console
@@ -65,10 +66,9 @@ def _relay(board: Emulator, outer: int, port: int) -> None:
                     data = usb.recv(4096)
                     if not data:
                         return
-                    try:
+                    # nobody reads a full pty; a real port would drop it as well
+                    with suppress(BlockingIOError):
                         os.write(outer, data)
-                    except BlockingIOError:
-                        pass  # nobody reads the pty; a real port would drop it as well
                 else:
                     usb.sendall(os.read(outer, 4096))
             if time.monotonic() - saved > 60:
