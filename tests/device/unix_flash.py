@@ -19,10 +19,13 @@ class PowerLost(BaseException):
 
 class Board:
     def __init__(self):
-        self.us = 0
+        self.us = self.flash_us = 0
 
     def spend_us(self, us):
         self.us += us
+
+    def lanes(self):
+        return 2, 1
 
     def power_lost(self):
         raise PowerLost
@@ -46,7 +49,7 @@ def flash(cut=0):
     file = open(PATH, "r+b")
     files.append(file)  # the descriptor must live
     board = Board()
-    return Flash(file.fileno(), board, {"lanes": [2, 1], "flash": COSTS, "cut": cut}), board
+    return Flash(file.fileno(), board, COSTS, cut), board
 
 
 try:
@@ -74,6 +77,7 @@ try:
     board.us = 0
     device.writeblocks(0, bytes(300), 200)  # two pages
     assert board.us == 2 * 800 + 90
+    assert board.flash_us == 2 * 800 + 70000 + board.us
 
     for sector, offset, size in ((3, 0, 1), (-1, 0, 1), (0, 4095, 2), (0, -1, 1)):
         misused(device.writeblocks, sector, bytes(size), offset)

@@ -20,6 +20,7 @@ import pytest
 from node import board as causes
 from node import model as node_model
 from node import record
+from node.board import unix as wire
 from node.outbox import ALERT, EVENT
 from outpost import boards
 from outpost.gateway import ingest, store
@@ -43,7 +44,7 @@ def folder(template, tmp_path):
     """The folder of such a run, with nobody at the gateway's address."""
     made = tmp_path / "run"
     shutil.copytree(template.folder, made)
-    change(made / "run.json", gateway={"host": "127.0.0.1", "port": 9})
+    change(made / "run.json", port=9)
     return made
 
 
@@ -71,9 +72,8 @@ def live(world: World, wakes: int) -> list[dict]:
 
 def on_flash(folder: Path) -> list[list[tuple[int, int, bytes]]]:
     """(kind, time, payload) of each record on the node's flash, by lane."""
-    config = json.loads((folder / "run.json").read_text())
-    outbox = audit.Outbox((audit.Image(folder / "flash.img"), 0, sum(config["lanes"]), 1), None,
-                          config["lanes"])
+    lanes = json.loads((folder / "node/board.json").read_text())["lanes"]
+    outbox = audit.Outbox((audit.Image(folder / "flash.img"), 0, sum(lanes), 1), None, lanes)
     outbox.mount()
     return [[(kind, time_s, bytes(payload)) for _, kind, time_s, payload in ring.records()]
             for ring in outbox.lanes]
@@ -86,7 +86,7 @@ def events(folder: Path, lane: int) -> list[tuple[int, int, int]]:
 
 @contextmanager
 def gateway(folder: Path):
-    """The ingest's answers, given from this process; yields its address."""
+    """The ingest's answers, given from this process; yields its port."""
     engine = store.connect(folder / "gateway.db")
 
     class Session(socketserver.StreamRequestHandler):
@@ -103,7 +103,7 @@ def gateway(folder: Path):
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
-            yield {"host": "127.0.0.1", "port": server.server_address[1]}
+            yield server.server_address[1]
         finally:
             server.shutdown()
             thread.join()
@@ -112,8 +112,8 @@ def gateway(folder: Path):
 
 def finish(world: World) -> audit.Audit:
     """Bring home what waits, with the link up, and hold everything against everything."""
-    with gateway(world.folder) as address:
-        world.config["gateway"] = address
+    with gateway(world.folder) as port:
+        world.config["port"] = port
         world.schedule.links.append((0, 2**40))
         for _ in range(20):
             if live(world, 1)[0].get("depth") == 0:
@@ -125,11 +125,15 @@ def finish(world: World) -> audit.Audit:
 
 
 def test_a_day_of_life_and_the_same_day_again(template, tmp_path):
-    """Every record arrives once, decisions are right, and one seed gives one day."""
+    """Every record arrives once, decisions are right, and one seed gives one day, to the byte.
+
+    Whether each wake is a process of its own or a fork makes no difference.
+    """
     days = []
-    for attempt in range(2):
-        made = tmp_path / f"run{attempt}"
+    for isolation in ("process", "fork"):
+        made = tmp_path / isolation
         shutil.copytree(template.folder, made)
+        change(made / "run.json", isolation=isolation)
         plan = prepare_copy(template, made)
         with Run(plan) as processes:
             wait(processes)
@@ -138,9 +142,9 @@ def test_a_day_of_life_and_the_same_day_again(template, tmp_path):
         assert found.compared == found.appended  # all of it is still on this flash
         assert found.accuracy > 0.95 and len({truth for truth, _ in found.confusion}) >= 3
         days.append((rows(made / "world.db", "wakes"), rows(made / "world.db", "captures"),
-                     rows(made / "gateway.db", "records")))
-    (wakes, captures, records), again = days
-    assert [wakes, captures] == list(again[:2])
+                     rows(made / "gateway.db", "records"), (made / "flash.img").read_bytes()))
+    (wakes, captures, records, flash), again = days
+    assert [wakes, captures, flash] == [*again[:2], again[3]]
     assert [row[:-1] for row in records] == [row[:-1] for row in again[2]]  # but received_at
     assert {row[2] for row in wakes} >= {causes.COLD, causes.TIMER, causes.EVENT,
                                          causes.BROWNOUT}
@@ -277,8 +281,8 @@ def test_power_fails_in_the_middle_of_a_flash_operation(folder, operation):
     """Of a wake that stores, flushes, sends and acknowledges."""
     world = plain_world(folder)
     live(world, 4)
-    with gateway(folder) as address:
-        world.config["gateway"] = address
+    with gateway(folder) as port:
+        world.config["port"] = port
         world.schedule.links.append((0, 2**40))
         for _ in range(3):
             assert strike(world, "cut", operation) == "cut"
@@ -298,7 +302,7 @@ def test_a_silent_sensor_costs_decisions_and_nothing_else(folder):
     silent = live(world, 5)
     after = live(world, 3)
     assert {row["ended"] for row in silent + after} == {"slept"}
-    assert silent[-1]["awake_us"] > 0 and json.loads(silent[-1]["laps"])[-1][0] != 2
+    assert silent[-1]["awake_us"] > 0 and journal.laps(silent[-1]["laps"])[-1][0] != 2
     # told once when it begins, once when it is over
     assert [event[:1] + event[2:] for event in events(folder, ALERT)] == [
         (record.SENSOR_SILENT, 1), (record.SENSOR_SILENT, 0)]
@@ -453,7 +457,7 @@ def test_a_state_record_tells_how_the_node_fares(folder):
 
 
 def test_a_flash_too_small_drops_the_oldest_and_counts_them(folder):
-    change(folder / "run.json", lanes=[3, 3, 3, 3])
+    change(folder / "node/board.json", lanes=[3, 3, 3, 3])
     (folder / "flash.img").write_bytes(b"\xff" * 4096 * 12)
     world = plain_world(folder)
     live(world, 500)
@@ -593,4 +597,6 @@ def test_two_runs_do_not_share_a_folder(template):
 
 
 def test_laps_are_durations():
-    assert journal.laps("[[0, 70], [1, 100], [5, 100]]") == [(0, 70), (1, 30), (5, 0)]
+    blob = b"".join(struct.pack(wire.LAP, stage, at_us, 0, 0, 0)
+                    for stage, at_us in ((0, 70), (1, 100), (5, 100)))
+    assert journal.laps(blob) == [(0, 70), (1, 30), (5, 0)]

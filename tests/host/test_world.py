@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from node import board as causes
+from node.board import unix as wire
 from node.outbox import SAVED
 from node.state import State
 from outpost.world import node as node_process
@@ -32,12 +34,14 @@ def read(size):
         data += part
     return data
 def receive():
-    text, blob = struct.unpack("<HH", read(4))
-    return json.loads(read(text)), read(blob)
-def send(message, blob=b""):
-    text = message if isinstance(message, bytes) else json.dumps(message).encode()
-    os.write(fd, struct.pack("<HH", len(text), len(blob)) + text + blob)
-wake, retained = receive()
+    came, size = struct.unpack("{wire.REPLY}", read(struct.calcsize("{wire.REPLY}")))
+    return read(size)
+def ask(what, at_us=0, detail=0):
+    os.write(fd, struct.pack("{wire.ASK}", what, at_us, detail))
+CAPTURE, LINK, POWER_LOST, SLEEP = 1, 2, 3, 4
+*wake, size = struct.unpack("{wire.WAKE}", read(struct.calcsize("{wire.WAKE}")))
+wake = dict(zip(("clock_us", "random", "cut", "battery_mv", "temperature_c", "cause"), wake))
+retained = read(size)
 """
 
 
@@ -52,14 +56,14 @@ def lay_out(tmp_path):
     def make(body: str, days: float = 1) -> Path:
         (tmp_path / "node").mkdir(exist_ok=True)
         fake = tmp_path / "fake-node"
-        fake.write_text(FAKE.format(python=sys.executable) + body)
+        fake.write_text(FAKE.format(python=sys.executable, wire=wire) + body)
         fake.chmod(0o755)
         samples = bytes(range(200))
         (tmp_path / "recordings.bin").write_bytes(samples * 3)
         (tmp_path / "flash.img").write_bytes(b"\xff" * 4096 * 12)
         (tmp_path / "run.json").write_text(json.dumps({
-            "node": 9, "lanes": [3, 3, 3, 3], "micropython": str(fake), "bytecode": "",
-            "costs": {}, "gateway": {"host": "127.0.0.1", "port": 9},
+            "micropython": str(fake), "bytecode": "",
+            "isolation": "process", "port": 9,
             "schedule": {"seed": 1, "days": days, "classes": LABELS, "quiet": "rest"},
             "recordings": [{"name": f"{label} 1", "label": label, "offset": 200 * i,
                             "bytes": 200, "channels": 2} for i, label in enumerate(LABELS)]}))
@@ -69,8 +73,10 @@ def lay_out(tmp_path):
 
 
 def sleep(retained: bytes, ms: int = 300_000, event: bool = True) -> str:
-    return (f"send({{'do': 'sleep', 'ms': {ms}, 'event': {event}, 'laps': [[0, 1000], [1, 9000]],"
-            f" 'programmed': 5, 'erases': 1, 'operations': 3}}, {retained!r})\n")
+    laps = struct.pack(wire.LAP, 0, 1000, 0, 0, 0) + struct.pack(wire.LAP, 1, 9000, 8000, 0, 0)
+    message = (struct.pack(wire.ASK, wire.SLEEP, 9000, len(laps))
+               + struct.pack(wire.SLEEP_MORE, ms, event, 5, 1, 3, len(retained)) + laps + retained)
+    return f"os.write(fd, {message!r})\n"
 
 
 def quiet_world(folder: Path) -> World:
@@ -131,7 +137,7 @@ def test_timer_and_motion_wake_and_retained_memory_comes_back(lay_out):
     heard = [json.loads(line) for line in (world.folder / "node/heard").read_text().splitlines()]
     assert [memory for _, memory in heard] == ["", blob.hex(), blob.hex(), blob.hex()]
     assert [wake["cause"] for wake, _ in heard] == [0, 1, 2, 1]
-    assert heard[2][0]["clock_us"] == rows[2]["clock_us"] and heard[0][0]["node"] == 9
+    assert heard[2][0]["clock_us"] == rows[2]["clock_us"] and heard[0][0]["battery_mv"] > 4000
     assert len({wake["random"] for wake, _ in heard}) == 4
 
 
@@ -143,8 +149,8 @@ def test_motion_is_not_heard_by_a_node_that_does_not_listen(lay_out):
 
 def test_windows_come_from_the_recordings_and_the_truth_is_noted_first(lay_out):
     world = quiet_world(lay_out(
-        "send({'do': 'capture', 'at_us': 2_000_000, 'samples': 10})\n"
-        "open('window', 'wb').write(receive()[1])\nos.kill(os.getpid(), 9)\n"))
+        "ask(CAPTURE, 2_000_000, 10)\n"
+        "open('window', 'wb').write(receive())\nos.kill(os.getpid(), 9)\n"))
     assert world.wake()["ended"] == "killed"
     window = (world.folder / "node/window").read_bytes()
     assert len(window) == 40
@@ -156,8 +162,8 @@ def test_windows_come_from_the_recordings_and_the_truth_is_noted_first(lay_out):
 
 def test_a_silent_sensor_gives_nothing(lay_out):
     world = quiet_world(lay_out(
-        "send({'do': 'capture', 'at_us': 0, 'samples': 10})\n"
-        "open('window', 'wb').write(receive()[1] + b'!')\n" + sleep(bytes(State().save(Box())))))
+        "ask(CAPTURE, 0, 10)\n"
+        "open('window', 'wb').write(receive() + b'!')\n" + sleep(bytes(State().save(Box())))))
     world.schedule.silences.append((START_S, START_S + 60))
     assert world.wake()["ended"] == "slept"
     assert (world.folder / "node/window").read_bytes() == b"!"
@@ -169,7 +175,7 @@ def test_a_silent_sensor_gives_nothing(lay_out):
 
 @pytest.mark.parametrize(("body", "ended", "cause", "kept"), [
     ("os.kill(os.getpid(), 9)", "killed", causes.BROWNOUT, b""),
-    ("send({'do': 'power_lost', 'at_us': 5}); time.sleep(60)", "cut", causes.BROWNOUT, b""),
+    ("ask(POWER_LOST, 5); time.sleep(60)", "cut", causes.BROWNOUT, b""),
     ("time.sleep(60)", "hung", causes.WATCHDOG, b"kept"),
     ("raise ValueError('broken')", "crashed", causes.WATCHDOG, b"kept"),
     ("os.write(fd, b'\\x05')", "killed", causes.BROWNOUT, b""),  # ends within a message
@@ -185,10 +191,9 @@ def test_a_wake_without_sleep(lay_out, monkeypatch, body, ended, cause, kept):
 
 
 @pytest.mark.parametrize(("body", "words"), [
-    ("send({'do': 'fly'})", "fly"),
-    ("send(b'not json')", "not json"),
-    ("send({'say': 1})", "say"),
-    ("send(b'[]')", "the node sent"),
+    ("ask(7)", "the node sent 0700"),
+    ("ask(SLEEP, 5, 3)", "the node sent 0405"),  # not whole laps
+    ("os.write(fd, b'not of this world')", "the node sent 6e6f"),
     (sleep(b"nonsense"), "retains 8 bytes"),
 ])
 def test_nonsense_is_named(lay_out, body, words):
@@ -204,11 +209,11 @@ def test_a_node_that_always_crashes_ends_the_run_with_its_last_words(lay_out):
 
 
 @pytest.mark.parametrize(("kind", "body", "ended"), [
-    ("hang", "send({'do': 'capture', 'at_us': 0, 'samples': 1}); receive(); time.sleep(60)",
+    ("hang", "ask(CAPTURE, 0, 1); receive(); time.sleep(60)",
      "hung"),
-    ("brownout", "send({'do': 'capture', 'at_us': 0, 'samples': 1}); receive(); time.sleep(60)",
+    ("brownout", "ask(CAPTURE, 0, 1); receive(); time.sleep(60)",
      "cut"),
-    ("cut", "assert wake['cut'] == 4\nsend({'do': 'power_lost', 'at_us': 0}); time.sleep(60)",
+    ("cut", "assert wake['cut'] == 4\nask(POWER_LOST); time.sleep(60)",
      "cut"),
 ])
 def test_a_fault_strikes_once(lay_out, kind, body, ended):

@@ -5,12 +5,25 @@
 import json
 import socket
 import sys
-from struct import pack, unpack
+from struct import calcsize, pack, unpack
 
 from micropython import const
 
 from node.sensor.replay import Replay
 
+# What world and node say to each other, also for the host.
+WAKE = "<QIIHbBH"  # clock_us, random, cut, battery_mv, temperature_c, cause, bytes retained
+ASK = "<BIH"  # what, at_us, and samples of CAPTURE or bytes of laps of SLEEP
+REPLY = "<BI"  # yes or no, and bytes of the window or the gateway's port
+SLEEP_MORE = "<IBIHHH"  # ms, event, programmed, erases, operations, bytes retained
+LAP = "<BIIII"  # stage, and of the wake so far: us in all, doze_us, flash_us, radio_us
+
+CAPTURE = const(1)
+LINK = const(2)
+POWER_LOST = const(3)
+SLEEP = const(4)
+
+_WAKE = const(22)
 _SECTOR = const(4096)
 _ACK_S = const(5)  # real seconds; only a dead gateway lets them pass
 _ERASE = const(6)
@@ -20,22 +33,35 @@ class FlashMisuse(BaseException):
     """A bug in what writes to flash; nobody may catch it, the node dies of it in sight."""
 
 
+def given():
+    """What the board is: board.json, read once in the life of this process."""
+    global _given
+    if _given is None:
+        with open("board.json") as file:
+            _given = json.load(file)
+    return _given
+
+
+_given = None
+
+
 class Board:
     def __init__(self):
         self._world = World(int(sys.argv[-2]))
-        wake, self._retained = self._world.receive()
-        self.cause = wake["cause"]
-        self.node_id = wake["node"]
-        self._clock_us = wake["clock_us"]
-        self._battery_mv = wake["battery_mv"]
-        self._temperature_c = wake["temperature_c"]
-        self._stage_us = wake["stage_us"]
-        self._uplink = wake["uplink"]
+        board = given()
+        (self._clock_us, self._random, cut, self._battery_mv, self._temperature_c, self.cause,
+         retained) = unpack(WAKE, self._world.read(_WAKE))
+        self._retained = self._world.read(retained)
+        self.node_id = board["node"]
+        self._lanes = board["lanes"]
+        self._stage_us = board["stage_us"]
+        self._uplink = board["uplink"]
+        self.power = board["power"]
+        self.battery = board["battery"]
         self._us = 0
-        self._lanes = wake["lanes"]
-        self._random = wake["random"]
-        self._flash = Flash(int(sys.argv[-1]), self, wake)
-        self._laps = []
+        self.doze_us = self.flash_us = self.radio_us = 0
+        self._laps = bytearray()
+        self._flash = Flash(int(sys.argv[-1]), self, board["flash"], cut)
 
     # --- time ---
 
@@ -47,11 +73,15 @@ class Board:
 
     def lap(self, stage):
         self.spend_us(self._stage_us[stage])
-        self._laps.append((stage, self._us))
+        self._laps += pack(LAP, stage, self._us, self.doze_us, self.flash_us, self.radio_us)
         return self._us
 
     def spend_us(self, us):
         self._us += us
+
+    def transmit_us(self, us):
+        self._us += us
+        self.radio_us += us
 
     def feed(self):
         pass  # the world itself watches that the node goes on
@@ -92,63 +122,52 @@ class Board:
 
     def sensor(self, settings):
         def fetch(buf):
-            self._world.send({"do": "capture", "at_us": self._us, "samples": settings.window})
+            came, size = self._ask(CAPTURE, settings.window)
+            self.doze_us += settings.window * settings.period_us
             self.spend_us(settings.window * settings.period_us)
-            return self._world.receive_into(buf)
+            return self._world.readinto(buf) if came and size == 2 * len(buf) else 0
 
         return Replay(fetch)
 
     def link(self):
-        self._world.send({"do": "link", "at_us": self._us})
-        reply, _ = self._world.receive()
-        if not reply["up"]:
-            self.spend_us(self._uplink["failed_us"])
+        up, port = self._ask(LINK)
+        if not up:
+            self.transmit_us(self._uplink["failed_us"])
             return None
-        self.spend_us(self._uplink["session_us"])
+        self.transmit_us(self._uplink["session_us"])
         stream = socket.socket()
         try:
             stream.settimeout(_ACK_S)
-            stream.connect(socket.getaddrinfo(reply["host"], reply["port"])[0][-1])
+            stream.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
         except OSError:
             stream.close()
             raise
         return Link(stream, self, self._uplink["byte_ns"])
 
     def power_lost(self):
-        self._world.send({"do": "power_lost", "at_us": self._us})
-        self._world.receive()  # which never comes: the world ends this process
+        self._ask(POWER_LOST)  # no answer ever comes: the world ends this process
 
     def sleep(self, ms, event=True):
-        done = {"do": "sleep", "ms": ms, "event": event, "laps": self._laps,
-                "programmed": self._flash.programmed, "erases": self._flash.erases,
-                "operations": self._flash.operations}
-        self._world.send(done, self._retained)
+        flash = self._flash
+        self._world.write(
+            pack(ASK, SLEEP, self._us, len(self._laps))
+            + pack(SLEEP_MORE, ms, event, flash.programmed, flash.erases, flash.operations,
+                   len(self._retained))
+            + self._laps + self._retained)
         sys.exit()
+
+    def _ask(self, what, detail=0):
+        self._world.write(pack(ASK, what, self._us, detail))
+        return unpack(REPLY, self._world.read(calcsize(REPLY)))
 
 
 class World:
-    """Messages both ways: u16 length of a JSON object, u16 length of bytes after it, both."""
-
     def __init__(self, fd):
         self._stream = open(fd, "r+b")
+        self.write = self._stream.write
+        self.readinto = self._stream.readinto
 
-    def send(self, message, blob=b""):
-        text = json.dumps(message).encode()
-        self._stream.write(pack("<HH", len(text), len(blob)) + text + blob)
-
-    def receive(self):
-        text, blob = self._head()
-        return json.loads(self._read(text)), self._read(blob)
-
-    def receive_into(self, buf):
-        text, blob = self._head()
-        self._read(text)
-        return self._stream.readinto(buf) if blob else 0
-
-    def _head(self):
-        return unpack("<HH", self._read(4))
-
-    def _read(self, size):
+    def read(self, size):
         data = self._stream.read(size)
         if len(data) != size:
             sys.exit(1)  # the world is gone, and this node with it
@@ -158,12 +177,12 @@ class World:
 class Flash:
     """NOR flash in a file: programs clear bits, only erase sets them; both take time."""
 
-    def __init__(self, fd, board, wake):
+    def __init__(self, fd, board, cost, cut):
         self._file = open(fd, "r+b")
         self._board = board
-        self._sectors = sum(wake["lanes"])
-        self._cost = wake["flash"]
-        self._cut = wake["cut"]  # power goes in this program or erase; 0 never
+        self._sectors = sum(board.lanes())
+        self._cost = cost
+        self._cut = cut  # power goes in this program or erase; 0 never
         self.operations = self.programmed = self.erases = 0
 
     def readblocks(self, sector, buf, offset=0):
@@ -180,8 +199,8 @@ class Flash:
         self._operate(buf, size)
         self.programmed += size
         pages = (offset % 256 + size + 255) // 256
-        self._board.spend_us(pages * self._cost["program_us"]
-                             + size * self._cost["program_byte_ns"] // 1000)
+        self._spend_us(pages * self._cost["program_us"]
+                       + size * self._cost["program_byte_ns"] // 1000)
 
     def ioctl(self, operation, argument):
         if operation == 4:
@@ -192,8 +211,12 @@ class Flash:
             self._seek(argument, 0, _SECTOR)
             self._operate(b"\xff" * _SECTOR, _SECTOR)
             self.erases += 1
-            self._board.spend_us(self._cost["erase_us"])
+            self._spend_us(self._cost["erase_us"])
         return 0
+
+    def _spend_us(self, us):
+        self._board.flash_us += us
+        self._board.spend_us(us)
 
     def _seek(self, sector, offset, size):
         if not (0 <= sector < self._sectors and 0 <= offset <= _SECTOR - size):
@@ -218,11 +241,11 @@ class Link:
         self._byte_ns = byte_ns
 
     def write(self, data):
-        self._board.spend_us(len(data) * self._byte_ns // 1000)
+        self._board.transmit_us(len(data) * self._byte_ns // 1000)
         self._stream.write(data)
 
     def readinto(self, buf):
-        self._board.spend_us(len(buf) * self._byte_ns // 1000)
+        self._board.transmit_us(len(buf) * self._byte_ns // 1000)
         try:
             return self._stream.readinto(buf) or 0
         except OSError:

@@ -87,10 +87,10 @@ class Audit:
 
 def audit(folder: Path, classes: list[str]) -> Audit:
     """Hold flash, database and journal of the run in `folder` against each other."""
-    config = json.loads((folder / "run.json").read_text())
+    board = json.loads((folder / "node" / "board.json").read_text())
     result = Audit()
-    outbox = Outbox((Image(folder / "flash.img"), 0, sum(config["lanes"]), 1), None,
-                    config["lanes"])
+    outbox = Outbox((Image(folder / "flash.img"), 0, sum(board["lanes"]), 1), None,
+                    board["lanes"])
     outbox.mount()
     outbox.prepare()  # what the last erases cost is noted in the sectors they made ready
     engine = store.connect(folder / "gateway.db")
@@ -98,7 +98,7 @@ def audit(folder: Path, classes: list[str]) -> Audit:
         known = 0
         for lane, ring in enumerate(outbox.lanes):
             rows = {row.seq: row for row in
-                    store.lane_records(db, config["node"], lane, ring.epoch)}
+                    store.lane_records(db, board["node"], lane, ring.epoch)}
             _compare(result, ring, rows)
             known += len(rows)
         result.phantoms += len(db.execute(select(store.records.c.seq)).all()) - known
@@ -130,7 +130,7 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> None:
                                                                         bytes(payload))
 
 
-def _decided(laps: str | None) -> bool:
+def _decided(laps: bytes | None) -> bool:
     """Return whether a wake that ended in sleep got as far as a decision."""
     return laps is not None and any(stage == POST for stage, _ in journal.laps(laps))
 

@@ -4,11 +4,16 @@ Each wake ends in one transaction, so a world killed at any instant goes on from
 wake. The live view and the report read the same file.
 """
 
-import json
 import sqlite3
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node.board import unix as wire
+
+LAP = struct.Struct(wire.LAP)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
@@ -26,7 +31,7 @@ CREATE TABLE IF NOT EXISTS wakes (
     cause INTEGER NOT NULL,
     ended TEXT NOT NULL,          -- slept, cut, hung, killed, crashed
     awake_us INTEGER,             -- the rest only if it slept
-    laps TEXT,                    -- JSON [[stage, microseconds], …]
+    laps BLOB,                    -- node.board.unix.LAP after LAP
     depth INTEGER,                -- records waiting
     decision INTEGER, share INTEGER, smoothed INTEGER,
     link INTEGER,                 -- NULL not tried, 0 down, 1 up
@@ -97,10 +102,10 @@ def read(path: Path) -> sqlite3.Connection:
     return db
 
 
-def laps(text: str) -> list[tuple[int, int]]:
+def laps(blob: bytes) -> list[tuple[int, int]]:
     """Return (stage, µs it took) of the column `laps`, whose times count from the wake's start."""
     found, before = [], 0
-    for stage, at_us in json.loads(text):
+    for stage, at_us, *_ in LAP.iter_unpack(blob):
         found.append((stage, at_us - before))
         before = at_us
     return found

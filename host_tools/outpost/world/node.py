@@ -1,19 +1,42 @@
-"""One node process: started for a wake, spoken to over an inherited socket, gone after it."""
+"""A node's process: spoken to over an inherited socket through one wake, or a life of them.
 
-import json
+How it stays the same to the byte whether each wake is a process of its own or the fork of one that
+has imported everything and done nothing: docs/world.md.
+"""
+
+import hashlib
 import os
+import signal
 import socket
 import struct
 import subprocess
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node.board import unix as wire
+from outpost import cache, compile, link
 from outpost.errors import OutpostError
+from outpost.paths import NATIVE
 
 PATIENCE_S = 30.0  # real seconds of silence after which a node is taken for hung
 HEAP = "256k"  # twice what an ESP32 has, as pointers here are twice as long
-_HEAD = struct.Struct("<HH")
+ISOLATIONS = ("fork", "process")
+
+WAKE, ASK, REPLY = struct.Struct(wire.WAKE), struct.Struct(wire.ASK), struct.Struct(wire.REPLY)
+SLEEP, LAP = struct.Struct(wire.SLEEP_MORE), struct.Struct(wire.LAP)
+
+# What the process does whose forks live the wakes: nothing of its own before it divides.
+_PARENT = """
+import fork
+from node import cycle, post
+from node.board import unix
+unix.given()
+fork.serve()
+import main
+"""
 
 
 class ProtocolError(OutpostError):
@@ -24,70 +47,127 @@ class Hung(Exception):
     """The node has said nothing for `PATIENCE_S`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a node wants to know `at_us` after its wake began; `detail` is CAPTURE's samples."""
+
+    what: int
+    at_us: int
+    detail: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asleep:
+    """A node's last words of a wake: how long it sleeps, what the wake cost, what it retains."""
+
+    at_us: int
+    ms: int
+    event: bool
+    programmed: int
+    erases: int
+    operations: int
+    laps: bytes  # LAP after LAP
+    retained: bytes
+
+
 class Node:
-    """A running node; `flash` is the file it alone may touch, under the lock that it inherits."""
+    """A process that lives one wake, or one after another in a fork each.
+
+    `flash` is the file it alone may touch, under the lock that it inherits.
+    """
 
     def __init__(self, micropython: Path, bytecode: Path, folder: Path, flash: BinaryIO,
-                 log: BinaryIO) -> None:
+                 log: BinaryIO, isolation: str = "process") -> None:
+        self.forks = isolation == "fork"
         self._socket, inner = socket.socketpair()
         self._socket.settimeout(PATIENCE_S)
+        self._heard = bytearray()
+        path = os.fspath(bytecode)
+        start = ["-m", "main"]
+        if self.forks:
+            path, start = f"{path}:{_fork_module()}:.frozen", ["-c", _PARENT]
         with inner:
             fds = (inner.fileno(), flash.fileno())
             self.process = subprocess.Popen(
-                [micropython, "-X", f"heapsize={HEAP}", "-m", "main", *map(str, fds)],
-                cwd=folder, env={"MICROPYPATH": os.fspath(bytecode)}, pass_fds=fds,
+                [micropython, "-X", f"heapsize={HEAP}", *start, *map(str, fds)],
+                cwd=folder, env={"MICROPYPATH": path}, pass_fds=fds, process_group=0,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def send(self, message: dict[str, Any], blob: bytes = b"") -> None:
-        """Send a message and the bytes that belong to it; a node that is gone is no error."""
-        text = json.dumps(message).encode()
+    def send(self, message: bytes) -> None:
+        """Send a message; a node that is gone is no error."""
         with suppress(OSError):  # the next receive() tells
-            self._socket.sendall(_HEAD.pack(len(text), len(blob)) + text + blob)
+            self._socket.sendall(message)
 
-    def receive(self) -> tuple[dict[str, Any], bytes] | None:
-        """Return the next message and its bytes, None once the node is gone.
+    def receive(self) -> Ask | Asleep | None:
+        """Return what the node says next, None once it is gone.
 
         Raises Hung when nothing comes, ProtocolError when nonsense does.
         """
-        try:
-            head = self._read(_HEAD.size)
-            if head is None:
-                return None
-            text, blob = map(self._read, _HEAD.unpack(head))
-        except TimeoutError:
-            raise Hung from None
-        except ConnectionError:
+        head = self._read(ASK.size)
+        if head is None:
             return None
-        if text is None or blob is None:
+        what, at_us, detail = ASK.unpack(head)
+        if what in (wire.CAPTURE, wire.LINK, wire.POWER_LOST):
+            return Ask(what, at_us, detail)
+        if what != wire.SLEEP or detail % LAP.size:
+            raise ProtocolError(f"the node sent {head.hex()}; docs/world.md tells what is "
+                                "understood")
+        more = self._read(SLEEP.size)
+        if more is None:
             return None
-        try:
-            message = json.loads(text)
-            message["do"]
-        except (ValueError, KeyError, TypeError):
-            raise ProtocolError(f"the node sent {text[:80]!r}; docs/world.md tells what is "
-                                "understood") from None
-        return message, blob
+        ms, event, programmed, erases, operations, retained = SLEEP.unpack(more)
+        body = self._read(detail + retained)
+        if body is None:
+            return None
+        return Asleep(at_us, ms, bool(event), programmed, erases, operations, body[:detail],
+                      body[detail:])
 
     def end(self, kill: bool = False) -> int:
         """Wait for the process to end, at once with `kill`; return its exit code."""
-        try:
-            # Its end of the socket closes when it exits; waiting with a timeout would poll.
-            while not kill and self._socket.recv(4096):
+        if not kill:
+            try:
+                # Its end of the socket closes when it exits; waiting with a timeout would poll.
+                if self.forks:
+                    self._socket.shutdown(socket.SHUT_WR)
+                while self._socket.recv(4096):
+                    pass
+            except TimeoutError:
+                kill = True
+            except ConnectionError:
                 pass
-        except TimeoutError:
-            kill = True
-        except ConnectionError:
-            pass
         if kill:
-            self.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ConnectionError):
+                while self._socket.recv(4096):  # until the last of them is gone
+                    pass
         self._socket.close()
         return self.process.wait()
 
     def _read(self, size: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < size:
-            part = self._socket.recv(size - len(data))
-            if not part:
-                return None
-            data += part
-        return bytes(data)
+        heard = self._heard
+        try:
+            while len(heard) < size:
+                part = self._socket.recv(65536)
+                if not part:
+                    return None
+                heard += part
+        except TimeoutError:
+            raise Hung from None
+        except ConnectionError:
+            return None
+        data = bytes(heard[:size])
+        del heard[:size]
+        return data
+
+
+def _fork_module() -> Path:
+    """Return the folder that holds fork.mpy, made the first time."""
+    source = Path(__file__).with_name("fork.c")
+    key = hashlib.sha256(source.read_bytes() + (NATIVE / "abi.h").read_bytes()).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        unit = compile.compile_module([source], [NATIVE], "x64", folder / "fork.o")
+        (folder / "fork.mpy").write_bytes(link.link(unit, "x64", "fork"))
+
+    return cache.item(f"world/fork-{key}", make)

@@ -14,13 +14,14 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from outpost import build, bytecode, data, recipe
-from outpost.boards import Board
+from outpost import boards, build, bytecode, data, power, recipe
+from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
 from outpost.toolchain import unix
 from outpost.world.schedule import Schedule
 
 NODE = 1
+BATTERY = "li-ion-18650"
 SECTOR = 4096
 READING = 16  # features in a record of kind READING, at most
 
@@ -41,7 +42,8 @@ class Plan:
     lock: TextIO  # held as long as the plan is in use
 
 
-def prepare(folder: Path, model: str, board: Board, days: float, seed: int) -> Plan:
+def prepare(folder: Path, model: str, board: Board, days: float, seed: int,
+            battery: Battery | None = None, isolation: str = "process") -> Plan:
     """Build what is needed and lay out a new run in `folder`, in place of what was there.
 
     Raises OutpostError if the model can't be built or isn't sampled over time.
@@ -73,8 +75,11 @@ def prepare(folder: Path, model: str, board: Board, days: float, seed: int) -> P
             index.append({"name": one.name, "label": one.label, "offset": offset,
                           "bytes": len(samples), "channels": one.samples.shape[1]})
             offset += len(samples)
-    config = {"node": NODE, "lanes": lanes, "costs": costs(board, meta),
-              "micropython": str(unix.micropython()), "bytecode": str(bytecode.build()),
+    battery = battery or boards.batteries()[BATTERY]
+    (folder / "node" / "board.json").write_text(json.dumps(
+        {"node": NODE, "lanes": lanes} | costs(board, meta) | power.figures(board, battery)))
+    config = {"isolation": isolation, "micropython": str(unix.micropython()),
+              "bytecode": str(bytecode.build()),
               "schedule": {key: getattr(schedule, key)
                            for key in ("seed", "days", "classes", "quiet")},
               "recordings": index}
@@ -111,7 +116,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
-    """Return the time everything takes on `board`, as docs/world.md has it in a wake's message."""
+    """Return the time everything takes on `board`, as docs/world.md has it in board.json."""
     values = meta["window"] * len(meta["channels"])
 
     def each(stage: str, unit: str) -> float:
@@ -153,7 +158,7 @@ class Run:
     def __enter__(self) -> "Run":
         self._start_ingest()
         config = json.loads((self.plan.folder / "run.json").read_text())
-        config["gateway"] = {"host": "127.0.0.1", "port": self._port}
+        config["port"] = self._port
         scratch = self.plan.folder / ".run.json"
         scratch.write_text(json.dumps(config, indent=1))
         scratch.replace(self.plan.folder / "run.json")

@@ -8,10 +8,11 @@ from typing import Any, BinaryIO
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import board as causes
+from node.board import unix as wire
 from node.state import State as NodeState
 from outpost.errors import OutpostError
 from outpost.world.journal import Journal, State
-from outpost.world.node import Hung, Node, ProtocolError
+from outpost.world.node import REPLY, WAKE, Asleep, Hung, Node, ProtocolError
 from outpost.world.schedule import START_S, Schedule
 
 OFF_US = 60_000_000  # power stays away so long after a brown-out, and the watchdog takes as long
@@ -46,6 +47,7 @@ class World:
             state.clock_us += OFF_US
             state.cause, state.retained = causes.BROWNOUT, b""
         self.state = state
+        self._node: Node | None = None  # that waits for its next wake
         self._operations = 0  # of the flash, since the next fault has been due
         self.journal.save(state)
 
@@ -77,52 +79,44 @@ class World:
         fault = None
         if state.faults < len(schedule.faults) and now_s >= schedule.faults[state.faults].time_s:
             fault = schedule.faults[state.faults]
+        cut = fault.operation - self._operations if fault and fault.kind == "cut" else None
         state.wakes += 1
-        node = Node(Path(self.config["micropython"]), Path(self.config["bytecode"]),
-                    self.folder / "node", self.flash, self.log)
-        node.send({
-            "cause": state.cause, "node": self.config["node"], "clock_us": state.clock_us,
-            "random": Random(f"{schedule.seed}/node/{state.wakes}").getrandbits(32),
-            "battery_mv": schedule.battery_mv(now_s),
-            "temperature_c": schedule.temperature_c(now_s),
-            "lanes": self.config["lanes"],
-            "cut": (max(1, fault.operation - self._operations)
-                    if fault and fault.kind == "cut" else 0),
-            **self.config["costs"],
-        }, state.retained)
+        node = self._node or self._boot()
+        node.send(WAKE.pack(
+            state.clock_us, Random(f"{schedule.seed}/node/{state.wakes}").getrandbits(32),
+            0 if cut is None else max(1, cut), schedule.battery_mv(now_s),
+            schedule.temperature_c(now_s), state.cause, len(state.retained)) + state.retained)
         wake: dict[str, Any] = {"n": state.wakes, "clock_us": state.clock_us,
                                 "cause": state.cause, "ended": "killed", "link": None}
         at_us = 0
         try:
             while (heard := node.receive()) is not None:
-                message, blob = heard
-                at_us = message.get("at_us", at_us)
-                match message["do"]:
-                    case "capture" if fault and fault.kind == "hang":
+                at_us = heard.at_us
+                if isinstance(heard, Asleep):
+                    self._asleep(wake, heard)
+                    self._operations += heard.operations if fault else 0
+                    break
+                if heard.what == wire.CAPTURE:
+                    if fault and fault.kind == "hang":
                         raise Hung
-                    case "capture" if fault and fault.kind == "brownout":
+                    if fault and fault.kind == "brownout":
                         wake["ended"] = "cut"
                         break
-                    case "capture":
-                        node.send({}, self._window(state.clock_us + at_us, message["samples"]))
-                    case "link":
-                        wake["link"] = schedule.link_up((state.clock_us + at_us) / 1e6)
-                        node.send({"up": wake["link"], **self.config["gateway"]})
-                    case "sleep":
-                        self._asleep(wake, message, blob)
-                        self._operations += message["operations"] if fault else 0
-                        break
-                    case "power_lost":
-                        wake["ended"] = "cut"
-                        break
-                    case other:
-                        raise ProtocolError(f"the node asks for {other!r}; docs/world.md tells "
-                                            "what there is")
+                    window = self._window(state.clock_us + at_us, heard.detail)
+                    node.send(REPLY.pack(window is not None, len(window or b"")) + (window or b""))
+                elif heard.what == wire.LINK:
+                    wake["link"] = schedule.link_up((state.clock_us + at_us) / 1e6)
+                    node.send(REPLY.pack(wake["link"], self.config["port"]))
+                else:
+                    wake["ended"] = "cut"
+                    break
         except Hung:
             wake["ended"] = "hung"
-        code = node.end(kill=wake["ended"] in ("cut", "hung"))
-        if wake["ended"] == "killed" and code > 0:
-            wake["ended"] = "crashed"  # by itself; its last words are in node.log
+        if not (node.forks and wake["ended"] == "slept"):
+            self._node = None
+            code = node.end(kill=wake["ended"] in ("cut", "hung"))
+            if wake["ended"] == "killed" and code > 0:
+                wake["ended"] = "crashed"  # by itself; its last words are in node.log
         if wake["ended"] != "slept":
             state.clock_us += at_us + OFF_US
             watchdog = wake["ended"] in ("hung", "crashed")
@@ -133,35 +127,49 @@ class World:
             self._operations = 0
         return wake
 
-    def _asleep(self, wake: dict[str, Any], message: dict[str, Any], retained: bytes) -> None:
+    def close(self) -> None:
+        """End the node that waits for its next wake, and let go of the files."""
+        if self._node is not None:
+            self._node.end()
+        self.journal.close()
+        self.flash.close()
+        self.log.close()
+
+    def _boot(self) -> Node:
+        """Start a node's process; one that forks is there for the wakes to come as well."""
+        node = Node(Path(self.config["micropython"]), Path(self.config["bytecode"]),
+                    self.folder / "node", self.flash, self.log, self.config["isolation"])
+        self._node = node if node.forks else None
+        return node
+
+    def _asleep(self, wake: dict[str, Any], last: Asleep) -> None:
         """Set the next wake: when the timer ends, or at the motion before it."""
         node = NodeState()
-        if not node.load(retained):
-            raise ProtocolError(f"the node retains {len(retained)} bytes that node/state.py "
+        if not node.load(last.retained):
+            raise ProtocolError(f"the node retains {len(last.retained)} bytes that node/state.py "
                                 f"doesn't understand; {self.folder / 'node.log'} ends: "
                                 f"{self._last_words()}")
-        awake_us = message["laps"][-1][1]
-        wake |= {"ended": "slept", "awake_us": awake_us, "laps": json.dumps(message["laps"]),
+        wake |= {"ended": "slept", "awake_us": last.at_us, "laps": last.laps,
                  "depth": node.depth, "decision": node.decision,
                  "share": node.share, "smoothed": node.smoothed,
-                 "programmed": message["programmed"], "erases": message["erases"]}
-        asleep_us = self.state.clock_us + awake_us
-        until_us = asleep_us + message["ms"] * 1000
+                 "programmed": last.programmed, "erases": last.erases}
+        asleep_us = self.state.clock_us + last.at_us
+        until_us = asleep_us + last.ms * 1000
         motion_us = self.schedule.next_motion_s(asleep_us / 1e6) * 1e6
-        by_motion = bool(message["event"]) and motion_us < until_us
+        by_motion = last.event and motion_us < until_us
         self.state.clock_us = int(motion_us) if by_motion else until_us
         self.state.cause = causes.EVENT if by_motion else causes.TIMER
-        self.state.retained = retained
+        self.state.retained = last.retained
 
     def _last_words(self) -> str:
         lines = (self.folder / "node.log").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "none"
 
-    def _window(self, clock_us: int, samples: int) -> bytes:
-        """Return a window of what goes on now, nothing if the sensor is silent."""
+    def _window(self, clock_us: int, samples: int) -> bytes | None:
+        """Return a window of what goes on now, None if the sensor is silent."""
         time_s = clock_us // 1_000_000
         if self.schedule.silent(time_s):
-            return b""
+            return None
         random = self.schedule.random("window", clock_us)
         label = self.schedule.label(time_s)
         name, recording, channels = random.choice(self.recordings[label])

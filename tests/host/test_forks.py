@@ -1,0 +1,153 @@
+"""Wakes that are forks: nothing crosses from one to the next, and ends are told as they were."""
+
+import fcntl
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from node.board import unix as wire
+from outpost import bytecode
+from outpost.toolchain import unix
+from outpost.world import node as node_process
+from outpost.world.node import WAKE, Asleep, Hung, Node
+
+# What a wake finds of the one before is what it retains; then it leaves a mark everywhere.
+MARKS = """
+import sys
+from node import board, cycle, latency
+here = board.here()
+found = []
+if "contraband" in sys.modules: found.append("module")
+if hasattr(cycle, "mark"): found.append("global")
+if latency.SIZE == 1: found.append("constant")
+if cycle.Wake.live is None: found.append("class")
+if "here" in sys.path: found.append("path")
+if sys.argv[0] == "here": found.append("argument")
+if here.doze_us: found.append("board")
+import builtins
+try:
+    if mark: found.append("builtin")
+except NameError:
+    pass
+with open("kept", "a") as file: file.write("x")
+sys.modules["contraband"] = sys
+cycle.mark, latency.SIZE, cycle.Wake.live = 1, 1, None
+sys.path.append("here")
+sys.argv[0] = "here"
+builtins.mark = True
+here.doze_us = 5
+was = here.retained()
+here.retain(was + b"%d" % len(was) if not found else " ".join(found).encode())
+here.sleep(1000)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a node with this main.py, in a folder of its own."""
+    nodes = []
+
+    def make(main: str, isolation: str) -> Node:
+        code, folder = tmp_path / "code", tmp_path / "node"
+        code.mkdir()
+        folder.mkdir()
+        (code / "main.py").write_text(main)
+        (code / "node").symlink_to(bytecode.build() / "node")
+        (folder / "board.json").write_text(
+            '{"node": 1, "lanes": [3, 3, 3, 3], "stage_us": [], "flash": {}, "uplink": {},'
+            ' "power": {}, "battery": {}}')
+        (tmp_path / "flash.img").write_bytes(b"\xff" * 4096 * 12)
+        with (tmp_path / "flash.img").open("r+b") as flash, (tmp_path / "log").open("ab") as log:
+            fcntl.flock(flash, fcntl.LOCK_EX)
+            nodes.append(Node(unix.micropython(), code, folder, flash, log, isolation))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        if node.process.poll() is None:
+            node.end(kill=True)
+
+
+def wake(node: Node, retained: bytes = b"") -> bytes:
+    """Let `node` live a wake; return what it retains."""
+    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, len(retained)) + retained)
+    asleep = node.receive()
+    assert isinstance(asleep, Asleep) and (asleep.ms, asleep.at_us) == (1000, 0)
+    return asleep.retained
+
+
+def test_only_retained_memory_and_files_get_from_wake_to_wake(start, tmp_path):
+    node = start(MARKS, "fork")
+    found = [b""]
+    for _ in range(4):
+        found.append(wake(node, found[-1]))
+    assert found == [b"", b"0", b"01", b"012", b"0123"]
+    assert (tmp_path / "node/kept").read_text() == "xxxx"
+    node.end()
+
+
+def test_a_mark_within_one_wake_is_seen(start):
+    """The check above can fail: the same program finds its own marks."""
+    code = MARKS.replace("here.sleep(1000)", "").replace("import sys\n", "", 1)
+    node = start(f"import sys\ncode = {code!r}\nexec(code)\n"
+                 f"{MARKS.replace('here = board.here()', '')}", "fork")
+    assert wake(node) == b"module global constant class path argument board builtin"
+
+
+@pytest.mark.parametrize("isolation", node_process.ISOLATIONS)
+@pytest.mark.parametrize(("main", "code"), [
+    ("import sys; sys.exit(3)", 3),
+    ("raise ValueError('broken')", 1),
+    ("import micropython\n@micropython.viper\ndef f(): ptr8(0)[0] = 1\nf()", -signal.SIGSEGV),
+])
+def test_how_a_wake_ended_is_known(start, isolation, main, code):
+    node = start(main, isolation)
+    assert node.receive() is None
+    assert node.end() == code
+
+
+@pytest.mark.parametrize("isolation", node_process.ISOLATIONS)
+def test_power_taken_away_leaves_nobody_behind(start, isolation, tmp_path, monkeypatch):
+    """The flash's lock is free when end() returns: no process that had it lives."""
+    monkeypatch.setattr(node_process, "PATIENCE_S", 0.5)
+    node = start("from node import board\nhere = board.here()\nopen('on', 'w').close()\n"
+                 "while True: pass", isolation)
+    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0))
+    while not (tmp_path / "node/on").exists():
+        time.sleep(0.01)
+    with (tmp_path / "flash.img").open("r+b") as flash:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(flash, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(Hung):
+            node.receive()
+        assert node.end(kill=True) == -signal.SIGKILL
+        fcntl.flock(flash, fcntl.LOCK_EX)  # waits for ever if somebody still has it
+
+
+def test_a_fork_that_is_killed_ends_its_parent_the_same_way(start):
+    node = start("from node import board\nboard.here().power_lost()", "fork")
+    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0))
+    assert node.receive() == node_process.Ask(wire.POWER_LOST, 0, 0)
+    child, = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    assert node.receive() is None and node.end() == -signal.SIGKILL
+
+
+def test_forks_end_when_their_world_does(start):
+    node = start(MARKS, "fork")
+    wake(node)
+    node._socket.close()
+    assert node.process.wait(10) == 1
+
+
+def test_messages_may_come_in_pieces(start):
+    node = start(MARKS, "process")
+    message = WAKE.pack(10**15, 1, 0, 4000, 20, 1, 3) + b"abc"
+    for at in range(0, len(message), 5):
+        node.send(message[at:at + 5])
+        time.sleep(0.002)
+    assert node.receive().retained == b"abc3"
+    assert node.end() == 0
