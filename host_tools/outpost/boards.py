@@ -45,8 +45,9 @@ _LISTS = ("curve", "pins")
 _COSTS = {
     "boot": {"*": "time"},
     "capture": {"*": "time/sample,value,B"},
-    "pre": {"*": "time/value"},
-    "infer": {"*": "time/tree"},
+    "pre": {"*": "time/row,value,vector,bound,energy,jerk,centred,deviation,mad,crossings,root,"
+                 "division,copy"},
+    "infer": {"*": "time/tree,node"},
     "post": {"*": "time"},
     "store": {"*": "time/page,sector,B,record"},
     "uplink": {"*": {"session": "time", "failed": "time/failure", "byte": "time/B"}},

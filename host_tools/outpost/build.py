@@ -29,8 +29,8 @@ from outpost.recipe import Recipe
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
-STEPS = ("recipe", "data", "features", "train", "reference", "convert", "compile", "link", "mpy",
-         "build")
+STEPS = ("recipe", "data", "features", "train", "reference", "costs", "convert", "compile", "link",
+         "mpy", "build")
 
 # Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """
@@ -177,13 +177,14 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
         train_set, test_set = (data.windows(part, dataset.classes, signal.window, signal.hop)
                                for part in (dataset.train, dataset.test))
         step("loading scikit-learn")
-        from outpost import convert, features, reference, train
+        from outpost import convert, costs, features, reference, train
 
         step("computing features")
         x_train, x_test = (features.compute(what, part.x) for part in (train_set, test_set))
         step("training")
         forest = train.fit(what.forest, x_train, train_set.y)
-        expected = reference.from_sklearn(forest).votes(x_test)
+        trees = reference.from_sklearn(forest)
+        expected = trees.votes(x_test)
         decided = reference.decide(expected)
         accuracy = {
             "sklearn": float((forest.predict(x_test) == test_set.y).mean()),
@@ -204,7 +205,6 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                     step("running it on MicroPython")
                     abi = _prove(what, module, scratch, test_set, x_test, expected)
                 modules[arch] = module
-            trees = [estimator.tree_ for estimator in forest.estimators_]
             meta = {
                 "name": what.name, "version": what.version, "key": key, "abi": abi,
                 "classes": dataset.classes, "window": signal.window, "hop": signal.hop,
@@ -212,9 +212,11 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "accel_range_g": signal.accel_range_g, "gyro_range_dps": signal.gyro_range_dps,
                 "channels": [asdict(channel) for channel in signal.channels],
                 "features": what.feature_names,
-                "forest": {"trees": len(trees), "nodes": sum(int(tree.node_count - tree.n_leaves)
-                                                             for tree in trees),
-                           "depth": max(int(tree.max_depth) for tree in trees)},
+                "forest": {"trees": len(trees.trees),
+                           "nodes": sum(int((tree.left >= 0).sum()) for tree in trees.trees),
+                           "depth": max(map(costs.longest_path, trees.trees))},
+                "work": {"pre": dict(costs.feature_work(what)),
+                         "infer": dict(costs.forest_work(trees))},
                 "post": {"method": what.post.method, "window": what.post.window,
                          "weights": what.post.weights},
                 "tiers": what.tiers, "contract": what.contract, "accuracy": accuracy,

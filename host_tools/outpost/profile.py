@@ -8,6 +8,7 @@ import base64
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,7 @@ def profile(port: str, model: str | None, shape: str | None,
         subject = of_model(model, arch) if model else of_shape(wanted, arch)
         with steps(f"profiling on {port}", len(subject.windows) + 1) as step:
             step(f"loading {len(subject.content):,} bytes")
-            held, peak = _load(repl, subject)
+            held, peak = load(repl.run, subject.content)
             rows = []
             for number, window in enumerate(subject.windows):
                 step(f"window {number + 1}")
@@ -217,18 +218,25 @@ def profile(port: str, model: str | None, shape: str | None,
             "allocated": max(row[3] for row in rows), "us": spans, "disagreements": wrong}
 
 
-def _load(repl: Repl, subject: Subject) -> tuple[int, int]:
+def load(run: Callable[[str], str], content: bytes) -> tuple[int, int]:
+    """Import a native module as `module` by `run`, which runs Python on a board.
+
+    Returns the bytes of heap it holds, and what loading it took at its peak.
+    """
     # under a name of its own: the firmware may have a module of the model's name
-    repl.run("import json, sys\nfrom binascii import a2b_base64\n"
-             "NAME = 'outpost_profiled'\nDATA = b''\nsys.modules.pop(NAME, None)")
-    for at in range(0, len(subject.content), LINE):
-        text = base64.b64encode(subject.content[at:at + LINE]).decode()
-        repl.run(f"DATA += a2b_base64('{text}')")
-    held, peak = repl.run(LOAD).split()
+    run("import json, sys\nfrom binascii import a2b_base64\n"
+        "NAME = 'outpost_profiled'\nDATA = b''\nsys.modules.pop(NAME, None)")
+    for at in range(0, len(content), LINE):
+        run(f"DATA += a2b_base64({encoded(content[at:at + LINE])})")
+    held, peak = run(LOAD).split()
     return int(held), int(peak)
 
 
+def encoded(data: bytes) -> str:
+    """Return `data` as the source of a string in base64."""
+    return repr(base64.b64encode(data).decode())
+
+
 def _measure(repl: Repl, window: bytes) -> list[Any]:
-    text = base64.b64encode(window).decode()
-    repl.run(f"WINDOW = '{text}'\nREPEATS = {REPEATS}")
+    repl.run(f"WINDOW = {encoded(window)}\nREPEATS = {REPEATS}")
     return json.loads(repl.run(MEASURE).strip().splitlines()[-1])

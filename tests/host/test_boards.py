@@ -121,7 +121,7 @@ def test_batteries_rise_from_empty_to_full():
     ("power.active.value", "36", "power.active.value is '36'; it must be a number"),
     ("power.active.value", -1, "not negative"),
     ("power.active.typical", 1, "power.active.typical is unknown"),
-    ("costs.pre.features.unit", "ns/page", "costs.pre.features.unit is 'ns/page'"),
+    ("costs.pre.value.unit", "ns/page", "costs.pre.value.unit is 'ns/page'"),
     ("power.aktive", 1, "power.aktive is unknown; did you mean 'active'?"),
     ("power.active", None, "power.active is missing"),
     ("costs.infer", None, "costs.infer is missing"),
@@ -206,8 +206,8 @@ def test_set_figure_changes_one_figure_and_nothing_else(change):
                         '"measured on hardware", source = "PPK2, \\"board 7\\"" }')]
     figure = boards.load(str(file)).costs["boot"]["reset"]
     assert figure == Figure(61234, "us", "measured on hardware", 'PPK2, "board 7"')
-    boards.set_figure(file, "costs.pre.features", 5, "modelled", "a guess told", "us/value")
-    assert boards.load(str(file)).costs["pre"]["features"].per == "value"
+    boards.set_figure(file, "costs.pre.value", 5, "modelled", "a guess told", "us/value")
+    assert boards.load(str(file)).costs["pre"]["value"].per == "value"
 
 
 @pytest.mark.parametrize(("key", "kind", "unit", "told"), [

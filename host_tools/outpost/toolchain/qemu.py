@@ -94,11 +94,19 @@ def qemu() -> Path:
 
 def firmware(machine: Machine) -> Path:
     """Return MicroPython as an ELF file for `machine`; build it the first time."""
+    return cache.item(_item(machine), lambda folder: _build(machine, folder)) / "firmware.elf"
+
+
+def built(machine: Machine) -> bool:
+    """Whether `machine` starts without anything having to be fetched or built first."""
+    return (cache.root() / _item(machine)).is_dir() and any(cache.root().glob("toolchain/qemu-*"))
+
+
+def _item(machine: Machine) -> str:
     recipe = "\n".join((machine.name, machine.flags, machine.soc, machine.script, machine.helper,
                         inspect.getsource(_build), _STARTUP, _DISCARD))
     key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
-    return cache.item(f"toolchain/qemu-{machine.name}-{unix.version()}-{key}",
-                      lambda folder: _build(machine, folder)) / "firmware.elf"
+    return f"toolchain/qemu-{machine.name}-{unix.version()}-{key}"
 
 
 def _build(machine: Machine, folder: Path) -> None:

@@ -126,8 +126,8 @@ def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
     link = f"uplink.{kind}"
     stages = (board.stage_us("boot"),
               board.stage_us("capture", sample=meta["window"], value=values, B=2 * values),
-              board.stage_us("pre", value=values),
-              board.stage_us("infer", tree=meta["forest"]["trees"]),
+              board.stage_us("pre", **meta["work"]["pre"]),
+              board.stage_us("infer", **meta["work"]["infer"]),
               board.stage_us("post"), board.stage_us("store", record=2), 0)
     return {"stage_us": [round(us) for us in stages],
             "flash": {"program_us": round(each("store", "page")),
