@@ -24,7 +24,7 @@ from node.sector import (
 )
 
 _TRIES = const(8)  # sectors in a row that may turn out bad in one append
-_NEVER = const(0xFFFFFFFF)  # the ordinal in save() of a ring that holds nothing
+_NEVER = const(0xFFFFFFFF)  # an ordinal or sequence that is not reached
 
 _head = bytearray(HEAD)  # of the sector a search believes to be the active one
 
@@ -203,6 +203,12 @@ class Ring(Sectors):
             if not near:  # room for any record: no opening was under way, it is still blank
                 self.lay_mark(*self._mark)
                 self._ready = self.program(marked % self.sectors, 0, BASE - HEAD, MARK)
+        if not solid:  # what can be read now may not be at the next mount, so number on for good
+            self._abandon()
+            try:
+                self._note(self.acked)
+            except OSError:
+                pass
 
     # --- write ---
 
@@ -235,9 +241,12 @@ class Ring(Sectors):
     def acknowledge(self, seq):
         """Everything up to `seq` has arrived elsewhere and may go. Durable."""
         if self.acked < seq < self.next_seq:
-            self.lay(0, 0, self.next_seq, 0, seq.to_bytes(4, "little"))
             self.acked = seq
-            self._commit(OVER + 4, 0)
+            self._note(seq)
+
+    def _note(self, acked):
+        self.lay(0, 0, self.next_seq, 0, acked.to_bytes(4, "little"))
+        self._commit(OVER + 4, 0)
 
     def prepare(self):
         """While idle: erase the next sector, so that append() need not. True if it did."""
@@ -331,21 +340,36 @@ class Ring(Sectors):
             ordinal, pos = self._cursor_ordinal, self._cursor_pos
         else:
             ordinal = self._find(seq)
+        wanted = ordinal
+        ordinal, first_seq, seed = self._opened_from(wanted)
+        if ordinal != wanted:
+            pos = HEAD
+        while ordinal <= self._ordinal:
+            # What a later head gives out again was cut short here, and never promised.
+            following, until, next_seed = self._opened_from(ordinal + 1)
+            start = max(seq, first_seq) if pos > HEAD else first_seq
+            for found, kind, at, place, size, _ in self.walk(
+                    ordinal % self.sectors, seed, start, pos):
+                if found >= until:
+                    break
+                if kind and found >= seq:
+                    seq = found + 1
+                    self._cursor_seq, self._cursor_ordinal = seq, ordinal
+                    self._cursor_pos = place + size
+                    yield (found, kind, unpack_from("<I", seen, at + 2)[0],
+                           seen_view[at + 6:at + size - 3])
+            ordinal, first_seq, seed = following, until, next_seed
+            pos = HEAD
+
+    def _opened_from(self, ordinal):
+        # The first sector from `ordinal` on that holds records: its ordinal, sequence and seed.
         while ordinal <= self._ordinal:
             if self.load(ordinal % self.sectors) == ordinal:
                 epoch, first_seq, _, seed = unpack_from("<IIII", seen, 20)
-                start = max(seq, first_seq) if pos > HEAD else first_seq
                 if epoch == self.epoch:
-                    for found, kind, at, place, size, _ in self.walk(
-                            ordinal % self.sectors, seed, start, pos):
-                        if kind and found >= seq:
-                            seq = found + 1
-                            self._cursor_seq, self._cursor_ordinal = seq, ordinal
-                            self._cursor_pos = place + size
-                            yield (found, kind, unpack_from("<I", seen, at + 2)[0],
-                                   seen_view[at + 6:at + size - 3])
+                    return ordinal, first_seq, seed
             ordinal += 1
-            pos = HEAD
+        return ordinal, _NEVER, 0
 
     def _find(self, seq):
         low, high = max(0, self._ordinal - self.sectors + 1), self._ordinal

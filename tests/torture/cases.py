@@ -7,6 +7,10 @@ TINY = (("append", 1), ("append", 8), ("prepare",), ("extend", 2, 3), ("ack", 1)
         ("append", 7), ("cold",), ("append", 4), ("append", 9), ("append", 2), ("prepare",),
         ("append", 6), ("warm",), ("append", 0), ("ack", 0), ("append", 9), ("append", 9))
 
+# Of 16 sectors, beside and astride the middle, where a search looks first: the first bad one.
+NEIGHBOURS = ((5, ("error", "stuck", "dead")), (7, ("error", "stuck", "dead")),
+              (5, ("stuck", "stuck", "error")), (7, ("noise", "stuck", "stuck")))
+
 STEPS = (("append", 24), ("extend", 6), ("ack", 5), ("prepare", 6), ("cold", 2), ("warm", 3),
          ("save", 1), ("stale", 1))
 
@@ -16,10 +20,13 @@ def exhaustive(nested):
 
     Of the cuts within recovery `nested` in 256 are tried; 256 is all.
     """
-    neighbours = [("bad", 5, "error"), ("bad", 6, "stuck"), ("bad", 7, "dead")]
-    for at in (0, 9, 30):  # in the first lap and later
-        ops = [("append", 9)] * at + neighbours + [("append", 9), ("append", 9), ("cold",)] * 20
-        yield Case(40 + at, ops, sectors=16, size=96, page=32, every=False, density=10)
+    for first, sorts in NEIGHBOURS:
+        neighbours = [("bad", first + i, sorts[i]) for i in range(3)]
+        for at in (0, 9, 30):  # in the first lap and later
+            ops = [("append", 9)] * at + neighbours
+            ops += [("append", 9), ("append", 9), ("cold",)] * 20
+            density = 20 if at or first != 5 else 256
+            yield Case(40 + at, ops, sectors=16, size=96, page=32, every=False, density=density)
     yield Case(1, TINY[:8], sectors=3, size=80, page=24, depth=2, nested=nested)
     yield Case(2, TINY[8:], sectors=3, size=80, page=24, depth=2, nested=nested)
     for unit in (1, 16):
