@@ -31,9 +31,12 @@ section { background: white; border: 1px solid #e2e5e9; border-radius: 8px; padd
           margin-top: 18px }
 .verdict { font-size: 20px; border-left: 6px solid; padding-left: 16px }
 .good { border-color: #3b8f5a } .bad { border-color: #c43c39 }
-.figures { display: flex; flex-wrap: wrap; gap: 10px 30px; margin-top: 14px }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr));
+           gap: 12px 18px; margin: 14px 0 }
 .figures b { display: block; font-size: 22px }
+.wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 14px; width: 100% }
+td:last-child:not(.n) { min-width: 260px }
 th { text-align: left; color: #66717e; font-weight: 500 }
 th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #e9ecef; vertical-align: top }
 td:nth-child(2) { white-space: nowrap }
@@ -53,8 +56,8 @@ def write(plan: Plan, audit: Audit) -> Path:
     sections = [
         _verdict(plan, audit, wakes),
         _section("What the wearer did, and what the node decided",
-                 "Each dot is a decision made by the compiled model on the node; the line is what "
-                 "the recording it saw was really of.", _timeline(plan, truth)),
+                 "Each dot is a decision made by the compiled model on the node; the grey bar "
+                 "behind it is what the recording it saw was really of.", _timeline(plan, truth)),
         _section("Decisions against truth", "Rows are the truth, columns what the node decided.",
                  _confusion(plan, audit)),
         _section("Wakes and the way home",
@@ -124,7 +127,7 @@ def _verdict(plan: Plan, audit: Audit, wakes: list[dict[str, Any]]) -> str:
         (f"{100 * audit.accuracy:.2f} %", f"of {audit.decisions:,} decisions right"),
         (f"{sum(how in ('cut', 'killed') for how in broken)}", "brown-outs"),
         (f"{sum(how == 'hung' for how in broken)}", "watchdog resets"),
-        (f"{audit.compared:,}", "equal on flash"),
+        (f"{audit.compared:,}", "on flash, byte for byte the same"),
     )
     cells = "".join(f"<span><b>{value}</b>{html.escape(name)}</span>" for value, name in figures)
     unflushed = (f"<p class=faint>{audit.unflushed} decisions were still gathering in retained "
@@ -141,12 +144,19 @@ def _timeline(plan: Plan, truth: list[dict[str, Any]]) -> str:
     import plotly.graph_objects as go
 
     classes = plan.meta["classes"]
+    days, labels, before = [], [], None
+    for row in truth:  # a line for each stretch, with a gap before the next
+        if labels and row["label"] != before:
+            days.append(days[-1])
+            labels.append(None)
+        before = row["label"]
+        days.append(_when(row["time_s"]))
+        labels.append(before)
     right = [row for row in truth if classes[row["decision"]] == row["label"]]
     wrong = [row for row in truth if classes[row["decision"]] != row["label"]]
     figure = go.Figure()
-    figure.add_scatter(x=[_when(row["time_s"]) for row in truth],
-                       y=[row["label"] for row in truth], mode="lines", name="truth",
-                       line={"shape": "hv", "color": "#c9d2dc", "width": 5}, hoverinfo="skip")
+    figure.add_scatter(x=days, y=labels, mode="lines", name="truth",
+                       line={"color": "#b9c5d1", "width": 9}, hoverinfo="skip")
     for rows, name, colour, size in ((right, "right", LINE, 4), (wrong, "wrong", "#c43c39", 9)):
         figure.add_scatter(
             x=[_when(row["time_s"]) for row in rows],
@@ -170,7 +180,8 @@ def _confusion(plan: Plan, audit: Audit) -> str:
         hovertemplate="%{y}, decided %{x}: %{text} (%{z:.1%})<extra></extra>", xgap=3, ygap=3))
     figure.update_xaxes(side="top", title="decided")
     figure.update_yaxes(autorange="reversed", title="truth")
-    return _plot(figure, 70 + 62 * len(classes), width=240 + 110 * len(classes))
+    return (f"<div style='max-width: {240 + 110 * len(classes)}px'>"
+            f"{_plot(figure, 70 + 62 * len(classes))}</div>")
 
 
 def _wakes(plan: Plan, wakes: list[dict[str, Any]]) -> str:
@@ -212,15 +223,16 @@ def _queue(plan: Plan, wakes: list[dict[str, Any]]) -> str:
 def _latency(taken: dict[str, list[int]]) -> str:
     import plotly.graph_objects as go
 
+    names = [name for name in (*STAGES, "awake") if taken[name]]
+    median, longest = ([percentile(taken[name], percent) / 1e3 for name in names]
+                       for percent in (50, 100))
     figure = go.Figure()
-    for name in (*STAGES, "awake"):
-        if taken[name]:
-            figure.add_box(x=[us / 1e3 for us in taken[name]], name=name, boxpoints="outliers",
-                           marker={"color": LINE if name != "awake" else INK, "size": 3},
-                           line={"width": 1.5})
-    figure.update_xaxes(type="log", title="milliseconds, modelled", dtick=1)
+    figure.add_bar(y=names, x=median, orientation="h", name="median", width=0.5,
+                   marker_color=[LINE if name != "awake" else INK for name in names])
+    figure.add_scatter(y=names, x=longest, mode="markers", name="longest",
+                       marker={"symbol": "line-ns-open", "size": 14, "color": "#c43c39"})
+    figure.update_xaxes(type="log", title="milliseconds, modelled", dtick=1, exponentformat="none")
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(showlegend=False)
     return _plot(figure, 340)
 
 
@@ -257,11 +269,12 @@ def _links(plan: Plan, figure: "go.Figure") -> "go.Figure":
     return figure
 
 
-def _plot(figure: "go.Figure", height: int, width: int | None = None) -> str:
+def _plot(figure: "go.Figure", height: int) -> str:
     figure.update_layout(
-        height=height, width=width, margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        height=height, margin={"l": 10, "r": 10, "t": 10, "b": 10},
         template="plotly_white", font={"family": "system-ui, sans-serif", "color": INK},
-        legend={"orientation": "h", "y": -0.18, "font": {"color": FAINT}})
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0,
+                "font": {"color": FAINT}})
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     return str(figure.to_html(full_html=False, include_plotlyjs=False,
@@ -280,4 +293,5 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: int = 9
         return "<tr>" + "".join(f"<{tag}{' class=n' if i >= numbers else ''}>{html.escape(cell)}"
                                 f"</{tag}>" for i, cell in enumerate(cells)) + "</tr>"
 
-    return f"<table>{row('th', heads)}{''.join(row('td', cells) for cells in rows)}</table>"
+    return (f"<div class=wide><table>{row('th', heads)}"
+            f"{''.join(row('td', cells) for cells in rows)}</table></div>")

@@ -161,7 +161,7 @@ def rows(path: Path, table: str) -> list[tuple]:
         return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4").fetchall()
 
 
-def wait(processes: Run, each=lambda: None, timeout_s: float = 120) -> None:
+def wait(processes: Run, each=lambda: None, timeout_s: float = 300) -> None:
     until = time.monotonic() + timeout_s
     while processes.alive():
         assert time.monotonic() < until, "the run does not end"
@@ -544,7 +544,7 @@ def test_outpost_run_prints_one_line_of_json_and_leaves_a_report(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "from outpost.cli import main; main()", "run", "--days", "0.1",
          "--seed", "4", "--json", "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, timeout=120)
+        capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["ok"] and told["appended"] == told["stored"] > 0
