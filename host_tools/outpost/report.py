@@ -58,14 +58,14 @@ def write(plan: Plan, audit: Audit) -> Path:
         _section("What the wearer did, and what the node decided",
                  "Each dot is a decision made by the compiled model on the node; the grey bar "
                  "behind it is what the recording it saw was really of.", _timeline(plan, truth)),
+        _section("Records waiting at the node",
+                 "They gather while there is no link and go home when there is one. Green bands: "
+                 "the link was up. The node tries it on a schedule, so a short burst may pass "
+                 "unnoticed.", _queue(plan, wakes)),
+        _section("Wakes", "An hour, by cause. Green bands: the link was up.",
+                 _wakes(plan, wakes)),
         _section("Decisions against truth", "Rows are the truth, columns what the node decided.",
                  _confusion(plan, audit)),
-        _section("Wakes and the way home",
-                 "Wakes an hour by cause. Green bands: the link was up. The node tries it on a "
-                 "schedule, so a short burst may pass unnoticed.", _wakes(plan, wakes)),
-        _section("Records waiting at the node",
-                 "They gather while there is no link and go home when there is one.",
-                 _queue(plan, wakes)),
         _section("Where the time of a wake goes",
                  f"Modelled for {html.escape(plan.board.name)}: node code ran on MicroPython's "
                  "unix port, and virtual time went by the board's cost table below, never by the "
