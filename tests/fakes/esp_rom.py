@@ -47,14 +47,14 @@ class EspRom:
                  stub: bool = True, boot: Callable[[Path], list] | None = None) -> None:
         self.folder = folder
         self.port = folder / "ttyFAKE"
-        self.flash = bytearray(b"\xff" * size)
+        self._flash = bytearray(b"\xff" * size)
         self.chip, self.stub, self.boot = chip, stub, boot
         self.seen: Counter[str] = Counter()  # commands since the last plan()
         self.written: list[tuple[int, int]] = []  # offset and length of every write
         self.baud = 115200
         self._fault: tuple[str, str, int] | None = None
         self._reset()
-        self._stop = threading.Event()
+        self._stop, self._pulled = threading.Event(), threading.Event()
         self._master = -1
         self._plug()
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -65,8 +65,17 @@ class EspRom:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._unplug()
+
+    @property
+    def flash(self) -> bytearray:
+        """The flash, once the program that runs on it has ended: close the port first."""
+        until = time.monotonic() + 60
+        while self._program and self._master >= 0:
+            assert time.monotonic() < until, "the port is still open"
+            time.sleep(0.01)
+        return self._flash
 
     def plan(self, what: str = "", at: str = "", nth: int = 1) -> None:
         """From now on do `what` at the `nth` command `at`; nothing without arguments.
@@ -79,11 +88,21 @@ class EspRom:
         self._fault = (what, at, nth) if what else None
         self._mute = self._cell = False
 
+    def unplug(self) -> None:
+        """Pull the cable out."""
+        self._pulled.set()
+        while self._master >= 0:
+            time.sleep(0.01)
+
     def replug(self) -> None:
         """Put the cable back in, with the chip as a power-up finds it."""
         self.plan()
         if self._master < 0:
             self._plug()
+
+    def say(self, data: bytes) -> None:
+        """Let the chip send something unasked."""
+        os.write(self._master, data)
 
     # --- the port ---
 
@@ -98,11 +117,12 @@ class EspRom:
         scratch.replace(self.port)
 
     def _unplug(self) -> None:
-        if self._master >= 0:
-            self.port.unlink(missing_ok=True)
-            os.close(self._master)
-            self._master = -1
+        self._pulled.clear()
         self._end_program()
+        master, self._master = self._master, -1
+        if master >= 0:
+            self.port.unlink(missing_ok=True)
+            os.close(master)  # whoever has the port open learns of it only now
 
     def _reset(self) -> None:
         self._in = bytearray()
@@ -119,6 +139,8 @@ class EspRom:
                 time.sleep(0.01)
                 continue
             try:
+                if self._pulled.is_set():
+                    raise Vanished
                 self._serve()
             except Vanished:
                 self._unplug()
@@ -170,7 +192,7 @@ class EspRom:
         if self._mute:
             return
         if self._program is None:
-            (self.folder / "flash.bin").write_bytes(self.flash)
+            (self.folder / "flash.bin").write_bytes(self._flash)
             self._program = subprocess.Popen(self.boot(self.folder), stdin=subprocess.PIPE,
                                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                              bufsize=0)
@@ -186,7 +208,7 @@ class EspRom:
             program.wait()
             program.stdin.close()
             program.stdout.close()
-            self.flash[:] = (self.folder / "flash.bin").read_bytes()
+            self._flash[:] = (self.folder / "flash.bin").read_bytes()
 
     # --- the loader ---
 
@@ -277,16 +299,16 @@ class EspRom:
             return 0, 0, b""
         if name == "MD5":
             start, size = words(2)
-            digest = hashlib.md5(self.flash[start:start + size])
+            digest = hashlib.md5(self._flash[start:start + size])
             return 0, 0, digest.digest() if self._in_stub else digest.hexdigest().encode()
         if name == "READ_FLASH_SLOW" and not self._in_stub:
             start, size = words(2)
-            return 0, 0, bytes(self.flash[start:start + 64])
+            return 0, 0, bytes(self._flash[start:start + 64])
         if name == "CHANGE_BAUD":
             self.baud = words(1)[0]
             return 0, 0, b""
         if self._in_stub and name in ("ERASE_FLASH", "ERASE_REGION"):
-            self._erase(*(words(2) if name == "ERASE_REGION" else (0, len(self.flash))))
+            self._erase(*(words(2) if name == "ERASE_REGION" else (0, len(self._flash))))
             return 0, 0, b""
         known = {"WRITE_REG", "SPI_SET_PARAMS", "SPI_ATTACH", "FLASH_END", "DEFL_END", "MEM_BEGIN",
                  "MEM_END"} | ({"READ_FLASH"} if self._in_stub else set())
@@ -294,17 +316,17 @@ class EspRom:
 
     def _erase(self, start: int, size: int) -> None:
         first, last = start // SECTOR * SECTOR, -(-(start + size) // SECTOR) * SECTOR
-        self.flash[first:last] = b"\xff" * (last - first)
+        self._flash[first:last] = b"\xff" * (last - first)
 
     def _write(self, block: bytes) -> None:
         if self._cell and block:
             block = bytes([block[0] ^ 0x10]) + block[1:]
-        self.flash[self._at:self._at + len(block)] = block
+        self._flash[self._at:self._at + len(block)] = block
         self.written.append((self._at, len(block)))
         self._at += len(block)
 
     def _read_flash(self, start: int, size: int) -> None:
-        content = bytes(self.flash[start:start + size])
+        content = bytes(self._flash[start:start + size])
         self._asked = -(-size // SECTOR)
         for at in range(0, size, SECTOR):
             self._send(content[at:at + SECTOR], "")
