@@ -331,12 +331,18 @@ def image_records(board, disk):
     """Return the records of a ring's bytes, lane by lane."""
     from outpost.device import ring
 
+    disk = bytearray(disk)
+
     class Device:
         def readblocks(self, block, buf, offset=0):
             buf[:] = disk[block * 4096 + offset:block * 4096 + offset + len(buf)]
 
         def writeblocks(self, block, buf, offset=0):
-            pass
+            for at, byte in enumerate(buf, block * 4096 + offset):
+                disk[at] &= byte
+
+        def ioctl(self, operation, block):
+            disk[block * 4096:(block + 1) * 4096] = b"\xff" * 4096
 
     first, found = 0, []
     for lane, name in enumerate(("alert", "event", "telemetry", "diagnostic")):
