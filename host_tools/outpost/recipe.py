@@ -3,7 +3,6 @@
 Every error names the file and the key and says what is allowed there.
 """
 
-import difflib
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from outpost.errors import OutpostError
 from outpost.paths import MODELS
+from outpost.tables import Table, meant
 
 STANDARD_GRAVITY = 9.80665  # m/s² in one g
 
@@ -149,80 +149,8 @@ class Recipe:
                 for statistic in row.statistics]
 
 
-_KINDS = {str: "a string", int: "a whole number", float: "a number", list: "a list",
-          dict: "a table", bool: "true or false"}
-_MISSING = object()
-
-
-class _Table:
-    """One TOML table, whose keys are taken one by one; what is left over is an error."""
-
-    def __init__(self, file: Path, path: str, values: Any) -> None:
-        self.file, self.path = file, path
-        if not isinstance(values, dict):
-            raise RecipeError(f"{file}: [{path}] must be a table")
-        self.values = dict(values)
-        self.known: list[str] = []
-
-    def fail(self, key: str, problem: str) -> RecipeError:
-        return RecipeError(f"{self.file}: [{self.path}] {key}: {problem}" if self.path
-                           else f"{self.file}: {key}: {problem}")
-
-    def take(self, key: str, kind: type, default: Any = _MISSING) -> Any:
-        self.known.append(key)
-        if key not in self.values:
-            if default is _MISSING:
-                raise self.fail(key, f"is missing; it must be {_KINDS[kind]}")
-            return default
-        value = self.values.pop(key)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.fail(key, f"is {value!r}; it must be {_KINDS[kind]}")
-        return value
-
-    def number(self, key: str, kind: type, low: float, high: float,
-               default: Any = _MISSING) -> Any:
-        value = self.take(key, kind, default)
-        if value is not None and not low <= value <= high:
-            raise self.fail(key, f"is {value}; allowed: {low} to {high}")
-        return value
-
-    def choice(self, key: str, kind: type, allowed: Any, default: Any = _MISSING) -> Any:
-        value = self.take(key, kind, default)
-        if value is not None and value not in allowed:
-            raise self.fail(key, f"is {value!r}; allowed: {', '.join(map(str, allowed))}")
-        return value
-
-    def strings(self, key: str, allowed: Any = None, default: Any = _MISSING) -> Any:
-        values = self.take(key, list, default)
-        if values is default:
-            return values
-        if not values:
-            raise self.fail(key, "is empty")
-        for value in values:
-            if not isinstance(value, str):
-                raise self.fail(key, f"has {value!r} in it; only strings are allowed")
-            if allowed is not None and value not in allowed:
-                raise self.fail(key, f"has {value!r} in it{_meant(value, allowed)}; "
-                                     f"allowed: {', '.join(allowed)}")
-            if values.count(value) > 1:
-                raise self.fail(key, f"has {value!r} twice")
-        return tuple(values)
-
-    def table(self, key: str, required: bool = True) -> "_Table":
-        values = self.take(key, dict, _MISSING if required else {})
-        return _Table(self.file, f"{self.path}.{key}" if self.path else key, values)
-
-    def finish(self) -> None:
-        for key in self.values:
-            raise self.fail(key, f"is not known{_meant(key, self.known)}; "
-                                 f"allowed here: {', '.join(self.known)}")
-
-
-def _meant(word: str, allowed: Any) -> str:
-    close = difflib.get_close_matches(word, allowed, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+class _Table(Table):
+    error = RecipeError
 
 
 def find(model: str) -> Path:
@@ -234,7 +162,7 @@ def find(model: str) -> Path:
         if path.is_file():
             return path
     names = sorted(path.parent.name for path in MODELS.glob("*/model.toml"))
-    raise RecipeError(f"no model {model!r}{_meant(model, names)}; there are: {', '.join(names)} "
+    raise RecipeError(f"no model {model!r}{meant(model, names)}; there are: {', '.join(names)} "
                       "(or give the path of a model.toml)")
 
 

@@ -10,7 +10,6 @@ from node import board as causes
 from outpost.world import journal
 from outpost.world.audit import Audit
 from outpost.world.run import Plan
-from outpost.world.schedule import START_S
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -188,14 +187,15 @@ def _wakes(plan: Plan, wakes: list[dict[str, Any]]) -> str:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    hours = int((wakes[-1]["clock_us"] / 1e6 - START_S) // 3600) + 1
+    start_s = plan.schedule.start_s
+    hours = int((wakes[-1]["clock_us"] / 1e6 - start_s) // 3600) + 1
     for cause, (name, colour) in CAUSES.items():
         counts = [0] * hours
         for wake in wakes:
             if wake["cause"] == cause:
-                counts[int((wake["clock_us"] / 1e6 - START_S) // 3600)] += 1
+                counts[int((wake["clock_us"] / 1e6 - start_s) // 3600)] += 1
         if any(counts):
-            figure.add_bar(x=[_when(START_S + 3600 * (i + 0.5)) for i in range(hours)], y=counts,
+            figure.add_bar(x=[_when(start_s + 3600 * (i + 0.5)) for i in range(hours)], y=counts,
                            name=name, marker_color=colour, marker_line_width=0)
     figure.update_layout(barmode="stack", bargap=0)
     figure.update_yaxes(title="wakes an hour")

@@ -25,7 +25,7 @@ from node.outbox import ALERT, EVENT
 from outpost import boards
 from outpost.gateway import ingest, store
 from outpost.paths import FIRMWARE
-from outpost.world import audit, journal
+from outpost.world import audit, journal, scenario
 from outpost.world.run import Run, prepare
 from outpost.world.schedule import Fault
 from outpost.world.world import World
@@ -36,7 +36,8 @@ CLASSES = ["Standing", "Running", "Walking", "Badminton"]
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     """A run of one day, laid out and not begun."""
-    return prepare(tmp_path_factory.mktemp("run") / "run", "motion", boards.load("esp32"), 1, 3)
+    return prepare(tmp_path_factory.mktemp("run") / "run", "motion", boards.load("esp32"),
+                   scenario.load("wearer"), 1, 3)
 
 
 @pytest.fixture
@@ -585,14 +586,14 @@ def test_a_model_without_time_is_refused(tmp_path):
     from outpost.errors import OutpostError
 
     with pytest.raises(OutpostError, match="rate_hz"):
-        prepare(tmp_path / "run", "digits", boards.load("esp32"), 1, 1)
+        prepare(tmp_path / "run", "digits", boards.load("esp32"), scenario.load("wearer"), 1, 1)
 
 
 def test_two_runs_do_not_share_a_folder(template):
     from outpost.errors import OutpostError
 
     with pytest.raises(OutpostError, match="another run is under way.*--out"):
-        prepare(template.folder, "motion", boards.load("esp32"), 1, 1)
+        prepare(template.folder, "motion", boards.load("esp32"), scenario.load("wearer"), 1, 1)
     assert (template.folder / "run.json").exists()
 
 

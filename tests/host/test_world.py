@@ -14,12 +14,18 @@ from node.board import unix as wire
 from node.outbox import SAVED
 from node.state import State
 from outpost.world import node as node_process
+from outpost.world import scenario
+from outpost.world.battery import Drain
 from outpost.world.journal import Journal
 from outpost.world.node import ProtocolError
-from outpost.world.schedule import DAY_S, START_S, Schedule
+from outpost.world.schedule import DAY_S, Schedule
 from outpost.world.world import CRASHES, OFF_US, World, WorldError
 
 LABELS = ["rest", "walk", "run"]
+WEARER = scenario.load("wearer")
+START_S = WEARER.start_s
+DRAIN = Drain(rest=0, boot=100, active=100, doze=3, radio=400, sleep=0.04, sampling=2,
+              programming=60, listening=0.1, leak=0.05, boot_us=1000)
 
 # A node in Python: the same two file descriptors and messages, and then what each test says.
 FAKE = """#!{python}
@@ -63,8 +69,11 @@ def lay_out(tmp_path):
         (tmp_path / "flash.img").write_bytes(b"\xff" * 4096 * 12)
         (tmp_path / "run.json").write_text(json.dumps({
             "micropython": str(fake), "bytecode": "",
-            "isolation": "process", "port": 9,
-            "schedule": {"seed": 1, "days": days, "classes": LABELS, "quiet": "rest"},
+            "isolation": "process", "port": 9, "batch": 1, "bring_home": True, "window": 10,
+            "drain": DRAIN.dump(),
+            "battery": {"capacity_mj": 1e6, "curve": [[0, 3000], [100, 4100]]},
+            "schedule": {"seed": 1, "days": days, "classes": LABELS, "quiet": "rest",
+                         "scenario": WEARER.dump()},
             "recordings": [{"name": f"{label} 1", "label": label, "offset": 200 * i,
                             "bytes": 200, "channels": 2} for i, label in enumerate(LABELS)]}))
         return tmp_path
@@ -91,7 +100,7 @@ def quiet_world(folder: Path) -> World:
 
 
 def test_the_same_seed_gives_the_same_days():
-    one, two, other = (Schedule(seed, 7, LABELS, "rest") for seed in (5, 5, 6))
+    one, two, other = (Schedule(WEARER, seed, 7, LABELS, "rest") for seed in (5, 5, 6))
     assert vars(one) == vars(two)
     assert one.activities != other.activities and one.motions != other.motions
     assert one.random("window", 77).random() == two.random("window", 77).random()
@@ -100,7 +109,7 @@ def test_the_same_seed_gives_the_same_days():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_days_have_what_the_run_is_about(seed):
-    schedule = Schedule(seed, 7, LABELS, "rest")
+    schedule = Schedule(WEARER, seed, 7, LABELS, "rest")
     end = START_S + 7 * DAY_S
     assert schedule.end_s == end
     spent = dict.fromkeys(LABELS, 0)
@@ -269,9 +278,9 @@ def test_a_journal_has_both_state_and_wake_or_neither(tmp_path):
 
     journal = Journal(tmp_path / "world.db")
     wake = {"n": 1, "clock_us": 5, "cause": 0, "ended": "slept"}
-    journal.save(Stood(5, 0, b"a", 1, 0, False), wake)
+    journal.save(Stood(5, 0, 0, b"a", 1.0, 1, 0, False), wake)
     with pytest.raises(Exception, match="UNIQUE"):
-        journal.save(Stood(6, 1, b"b", 2, 0, False), wake)
+        journal.save(Stood(6, 0, 1, b"b", 1.0, 2, 0, False), wake)
     journal.close()
     assert Journal(tmp_path / "world.db").load().clock_us == 5
 

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
 def run(
     model: Annotated[str, typer.Option(help="a name under models/, or a path")] = "motion",
     board: Annotated[str, typer.Option(help="whose costs virtual time goes by")] = "esp32",
+    world: Annotated[str, typer.Option(help="a name under worlds/, or a .toml file")] = "wearer",
     days: Annotated[float, typer.Option(min=0.05, max=3660, help="virtual days")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="another seed, another week")] = 1,
     out: Annotated[Path | None, typer.Option(help="folder instead of build/run")] = None,
@@ -39,11 +40,12 @@ def run(
 
         from outpost import boards, report
         from outpost.paths import BUILD
-        from outpost.world import audit
+        from outpost.world import audit, scenario
         from outpost.world.run import Run, RunError, prepare
         from outpost.world.watch import Watch
 
-        plan = prepare(out or BUILD / "run", model, boards.load(board), days, seed)
+        plan = prepare(out or BUILD / "run", model, boards.load(board), scenario.load(world),
+                       days, seed)
     console.print(f"[bold]{plan.model.model}[/] on a virtual {board}: {days:g} days, each wake a "
                   f"new MicroPython process (seed {seed})")
     with Run(plan) as processes, Watch(plan) as watch:

@@ -20,7 +20,7 @@ from node.outbox import TELEMETRY, Outbox
 from outpost.gateway import store
 from outpost.world import journal
 from outpost.world.run import Plan
-from outpost.world.schedule import DAY_S, START_S
+from outpost.world.schedule import DAY_S
 
 GATHERED = 256  # bytes of telemetry that may wait in retained memory: node/outbox.py
 LEAST = 6 + 3  # and what a decision takes of them at least
@@ -186,7 +186,7 @@ def summary(plan: Plan, found: Audit, restarts: dict[str, int], wall_s: float) -
     told = {
         "model": plan.model.model, "board": plan.board.name, "seed": plan.schedule.seed,
         "wakes": sum(ended.values()),
-        "days": round((clock_us / 1e6 - START_S) / DAY_S, 3),
+        "days": round((clock_us / 1e6 - plan.schedule.start_s) / DAY_S, 3),
         "appended": found.appended, "stored": found.stored, "duplicates": found.duplicates,
         "lost": found.lost, "dropped": found.dropped, "phantoms": found.phantoms,
         "compared": found.compared, "differing": found.differing, "unflushed": found.unflushed,

@@ -6,7 +6,7 @@ wake. The live view and the report read the same file.
 
 import sqlite3
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ LAP = struct.Struct(wire.LAP)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
-    clock_us INTEGER NOT NULL,    -- when the next wake begins
+    clock_us INTEGER NOT NULL,    -- when the next wake begins, true time
+    skew_us INTEGER NOT NULL,     -- how far the node's clock is ahead of it
     cause INTEGER NOT NULL,       -- and why
     retained BLOB NOT NULL,       -- what it finds in retained memory
+    battery_mj REAL NOT NULL,     -- and in the battery
     wakes INTEGER NOT NULL,       -- so many have begun
     faults INTEGER NOT NULL,      -- so many of the schedule's faults have struck
     done INTEGER NOT NULL         -- the run is over
@@ -30,12 +32,20 @@ CREATE TABLE IF NOT EXISTS wakes (
     clock_us INTEGER NOT NULL,
     cause INTEGER NOT NULL,
     ended TEXT NOT NULL,          -- slept, cut, hung, killed, crashed
-    awake_us INTEGER,             -- the rest only if it slept
+    awake_us INTEGER,
     laps BLOB,                    -- node.board.unix.LAP after LAP
+    drained BLOB,                 -- mJ by phase, the sleep after it too: world.battery.PHASES, f64
+    battery_mj REAL,              -- left at the end of that sleep
+    harvest_mj REAL,              -- brought by the sun meanwhile
+    asleep_us INTEGER,            -- how long that sleep was
     depth INTEGER,                -- records waiting
     decision INTEGER, share INTEGER, smoothed INTEGER,
     link INTEGER,                 -- NULL not tried, 0 down, 1 up
     programmed INTEGER, erases INTEGER
+);
+CREATE TABLE IF NOT EXISTS flat (  -- the battery had nothing to give
+    from_us INTEGER PRIMARY KEY,
+    until_us INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS captures (
     n INTEGER NOT NULL,           -- the wake
@@ -52,17 +62,24 @@ class State:
     """Where the node's life stands between two wakes."""
 
     clock_us: int
+    skew_us: int
     cause: int
     retained: bytes
+    battery_mj: float
     wakes: int
     faults: int
     done: bool
 
 
+_STATE = tuple(one.name for one in fields(State))
+
+
 class Journal:
     """The file `world.db` of a run, opened by the world that writes it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, batch: int = 1) -> None:
+        self._batch = batch  # wakes in a transaction; what is open when the world dies is lost
+        self._open = 0
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")  # it need survive this process, not the PC
@@ -70,25 +87,31 @@ class Journal:
 
     def load(self) -> State | None:
         """Return the state after the last whole wake, None before the first."""
-        row = self._db.execute("SELECT clock_us, cause, retained, wakes, faults, done"
-                               " FROM state").fetchone()
-        return None if row is None else State(*row[:5], done=bool(row[5]))
+        row = self._db.execute(f"SELECT {', '.join(_STATE)} FROM state").fetchone()
+        return None if row is None else State(*row[:-1], done=bool(row[-1]))
 
     def save(self, state: State, wake: dict[str, Any] | None = None) -> None:
         """Store the state and the wake that led to it, both or neither."""
-        self._db.execute("BEGIN IMMEDIATE")
+        if not self._open:
+            self._db.execute("BEGIN IMMEDIATE")
+        self._open += 1
         if wake is not None:
             self._db.execute(f"INSERT INTO wakes ({', '.join(wake)}) "
                              f"VALUES ({', '.join('?' * len(wake))})", tuple(wake.values()))
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?)",
-                         (state.clock_us, state.cause, state.retained, state.wakes, state.faults,
-                          state.done))
-        self._db.execute("COMMIT")
+        if self._open >= self._batch or state.done:
+            self._db.execute(f"INSERT OR REPLACE INTO state VALUES (1{', ?' * len(_STATE)})",
+                             [getattr(state, name) for name in _STATE])
+            self._db.execute("COMMIT")
+            self._open = 0
 
     def captured(self, n: int, time_s: int, label: str, recording: str, start: int) -> None:
         """Note the truth about a window before the node gets it."""
         self._db.execute("INSERT INTO captures VALUES (?, ?, ?, ?, ?)",
                          (n, time_s, label, recording, start))
+
+    def flat(self, from_us: int, until_us: int) -> None:
+        """Note a time when the battery had nothing to give."""
+        self._db.execute("INSERT INTO flat VALUES (?, ?)", (from_us, until_us))
 
     def close(self) -> None:
         """Close the file."""

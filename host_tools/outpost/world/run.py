@@ -14,14 +14,18 @@ from typing import Any, TextIO
 
 import numpy as np
 
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node.settings import Settings
 from outpost import boards, build, bytecode, data, power, recipe
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
+from outpost.tables import meant
 from outpost.toolchain import unix
+from outpost.world.battery import Drain, capacity_mj
+from outpost.world.scenario import Scenario
 from outpost.world.schedule import Schedule
 
 NODE = 1
-BATTERY = "li-ion-18650"
 SECTOR = 4096
 READING = 16  # features in a record of kind READING, at most
 
@@ -39,14 +43,25 @@ class Plan:
     meta: dict[str, Any]  # the model's model.json
     schedule: Schedule
     board: Board
+    battery: Battery
+    radio: str  # the kind of uplink
+    settings: dict[str, Any]  # the node's
     lock: TextIO  # held as long as the plan is in use
 
+    @property
+    def scenario(self) -> Scenario:
+        """The world that the node lives in."""
+        return self.schedule.scenario
 
-def prepare(folder: Path, model: str, board: Board, days: float, seed: int,
-            battery: Battery | None = None, isolation: str = "process") -> Plan:
+
+def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float, seed: int, *,
+            changes: dict[str, Any] | None = None, battery: str | None = None,
+            isolation: str = "process", bring_home: bool = True, batch: int = 1) -> Plan:
     """Build what is needed and lay out a new run in `folder`, in place of what was there.
 
-    Raises OutpostError if the model can't be built or isn't sampled over time.
+    `changes` are settings beside the model's and the world's; `bring_home` goes on after the days
+    until nothing waits at the node; `batch` is wakes in a transaction of the journal. Raises
+    OutpostError if the model can't be built or isn't sampled over time.
     """
     built = build.build(model)
     if built.violations:
@@ -55,16 +70,24 @@ def prepare(folder: Path, model: str, board: Board, days: float, seed: int,
     if meta["rate_hz"] is None:
         raise RunError(f"{built.model} has no rate_hz: there is nothing to sample over time; "
                        "models/motion has")
+    cells = boards.batteries()
+    cell = cells.get(battery or world.battery)
+    if cell is None:
+        raise RunError(f"no battery {battery or world.battery!r} in boards/batteries.toml; there "
+                       f"are {', '.join(cells)}")
     module = meta["modules"][build.HOST]
     dataset = data.load(recipe.load(recipe.find(model)))
-    schedule = Schedule(seed, days, sorted({one.label for one in dataset.test}),
+    schedule = Schedule(world, seed, days, sorted({one.label for one in dataset.test}),
                         quietest(dataset.test))
+    chosen = settings(meta) | world.node | (changes or {})
+    radio = next(iter(board.costs["uplink"]))
     lock = _claim(folder)
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "node" / "models").mkdir(parents=True)
     shutil.copy(built.folder / module["file"], folder / "node" / "models")
-    (folder / "node" / "settings.json").write_text(json.dumps(settings(meta)))
+    (folder / "node" / "settings.json").write_text(json.dumps(chosen))
+    _check_settings(folder / "node" / "settings.json", chosen)
     lanes = [board.lanes[name] for name in ("alert", "event", "telemetry", "diagnostic")]
     (folder / "flash.img").write_bytes(b"\xff" * SECTOR * sum(lanes))
     index, offset = [], 0
@@ -75,16 +98,32 @@ def prepare(folder: Path, model: str, board: Board, days: float, seed: int,
             index.append({"name": one.name, "label": one.label, "offset": offset,
                           "bytes": len(samples), "channels": one.samples.shape[1]})
             offset += len(samples)
-    battery = battery or boards.batteries()[BATTERY]
     (folder / "node" / "board.json").write_text(json.dumps(
-        {"node": NODE, "lanes": lanes} | costs(board, meta) | power.figures(board, battery)))
-    config = {"isolation": isolation, "micropython": str(unix.micropython()),
-              "bytecode": str(bytecode.build()),
+        {"node": NODE, "lanes": lanes} | costs(board, meta) | power.figures(board, cell, radio)))
+    config = {"isolation": isolation, "bring_home": bring_home, "batch": batch,
+              "micropython": str(unix.micropython()), "bytecode": str(bytecode.build()),
               "schedule": {key: getattr(schedule, key)
-                           for key in ("seed", "days", "classes", "quiet")},
-              "recordings": index}
+                           for key in ("seed", "days", "classes", "quiet")}
+              | {"scenario": world.dump()},
+              "drain": Drain.of(board, cell, radio).dump(),
+              "battery": {"capacity_mj": capacity_mj(cell), "curve": cell.curve},
+              "window": meta["window"], "recordings": index}
     (folder / "run.json").write_text(json.dumps(config, indent=1))
-    return Plan(folder, built, meta, schedule, board, lock)
+    return Plan(folder, built, meta, schedule, board, cell, radio, chosen, lock)
+
+
+def _check_settings(file: Path, chosen: dict[str, Any]) -> None:
+    """Raise RunError for settings that the node would refuse, or pass over."""
+    known = [name for name in vars(Settings("")) if name != "problem"]
+    for name in chosen:
+        if name not in known:
+            raise RunError(f"there is no setting {name!r}{meant(name, known)}; there are "
+                           f"{', '.join(known)} (docs/wake.md)")
+    problem = Settings(str(file)).problem
+    if problem is not None:
+        name = known[problem - 1]
+        raise RunError(f"the node refuses {name} = {chosen.get(name)!r}; docs/wake.md tells what "
+                       "is allowed")
 
 
 def _claim(folder: Path) -> TextIO:

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 
 from outpost.world import journal
 from outpost.world.run import Plan
-from outpost.world.schedule import DAY_S, START_S
+from outpost.world.schedule import DAY_S
 
 
 @dataclass
 class Now:
     """One look at a run."""
 
-    clock_s: float = START_S  # virtual time
+    clock_s: float  # virtual time
+    start_s: int
     share: float = 0.0  # of the days that have passed
     pace: float = 0.0  # virtual seconds a real second, since the run began
     wakes: int = 0
@@ -34,7 +35,7 @@ class Now:
     @property
     def day(self) -> int:
         """The day of the run, from 1 on."""
-        return int((self.clock_s - START_S) // DAY_S) + 1
+        return int((self.clock_s - self.start_s) // DAY_S) + 1
 
     @property
     def time(self) -> datetime:
@@ -48,7 +49,7 @@ class Watch:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._began = time.monotonic()
-        self._now = Now()
+        self._now = Now(plan.schedule.start_s, plan.schedule.start_s)
         self._world: sqlite3.Connection | None = None
         self._gateway: sqlite3.Connection | None = None
 
@@ -80,8 +81,8 @@ class Watch:
             return
         now.wakes, now.cause, now.ended = row["n"], row["cause"], row["ended"]
         now.clock_s = row["clock_us"] / 1e6
-        passed = now.clock_s - START_S
-        now.share = min(1.0, passed / (schedule.end_s - START_S))
+        passed = now.clock_s - now.start_s
+        now.share = min(1.0, passed / (schedule.end_s - now.start_s))
         now.pace = passed / (time.monotonic() - self._began)
         now.link = schedule.link_up(now.clock_s)
         counts = dict(db.execute("SELECT ended, count(*) FROM wakes WHERE ended != 'slept'"

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from array import array
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
@@ -11,11 +12,16 @@ from node import board as causes
 from node.board import unix as wire
 from node.state import State as NodeState
 from outpost.errors import OutpostError
+from outpost.world import scenario
+from outpost.world.battery import LEAK, LISTEN, LOST, PHASES, SLEEP, Drain, voltage_mv
 from outpost.world.journal import Journal, State
-from outpost.world.node import REPLY, WAKE, Asleep, Hung, Node, ProtocolError
-from outpost.world.schedule import START_S, Schedule
+from outpost.world.node import REPLY, WAKE, Ask, Asleep, Hung, Node, ProtocolError
+from outpost.world.schedule import Fault, Schedule
 
 OFF_US = 60_000_000  # power stays away so long after a brown-out, and the watchdog takes as long
+PASSED_S = 6 * 3600  # a fault that nothing has given an occasion to is over
+RESTART_PCT = 2  # of charge, before a flat battery is asked for a wake again
+FLAT_US = 600_000_000  # in steps of which the sun is given time to bring it
 CRASHES = 5  # so many in a row, and the firmware is at fault
 DRAIN_WAKES = 300  # so many at most after the last day, to bring home what waits
 
@@ -30,16 +36,21 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config: dict[str, Any] = json.loads((folder / "run.json").read_text())
-        self.schedule = Schedule(**self.config["schedule"])
+        self.schedule = Schedule(**self.config["schedule"] | {
+            "scenario": scenario.restore(self.config["schedule"]["scenario"])})
+        self.drain = Drain(**self.config["drain"])
+        self.battery = self.config["battery"]
         self.recordings = _recordings(folder, self.config["recordings"])
-        self.journal = Journal(folder / "world.db")
+        self.journal = Journal(folder / "world.db", self.config["batch"])
         self.log = (folder / "node.log").open("ab")
         self.flash: BinaryIO = (folder / "flash.img").open("r+b")
         # A node inherits this lock, so one that outlived an earlier world is waited for here.
         fcntl.flock(self.flash, fcntl.LOCK_EX)
         state = self.journal.load()
         if state is None:
-            state = State(START_S * 1_000_000, causes.COLD, b"", 0, 0, False)
+            charge = self.schedule.scenario.charge_pct / 100
+            state = State(self.schedule.start_s * 1_000_000, 0, causes.COLD, b"",
+                          charge * self.battery["capacity_mj"], 0, 0, False)
         elif not state.done:
             # Whatever node was awake when the last world ended has gone with it, and its wake
             # keeps its number.
@@ -48,84 +59,121 @@ class World:
             state.cause, state.retained = causes.BROWNOUT, b""
         self.state = state
         self._node: Node | None = None  # that waits for its next wake
+        self._going: tuple[bytes, int, int] | None = None  # the window this wake is sampling
+        self._pass_mj = 0.0  # what the last whole pass took
         self._operations = 0  # of the flash, since the next fault has been due
         self.journal.save(state)
 
     def live(self) -> None:
-        """Live until the days are over and nothing waits at the node any more.
+        """Live until the days are over, and if so configured until nothing waits at the node.
 
         Raises WorldError if the node doesn't get rid of its records.
         """
-        end_us = self.schedule.end_s * 1_000_000
+        state, end_us = self.state, self.schedule.end_s * 1_000_000
         over = crashes = 0
-        while not self.state.done:
+        while not state.done:
+            if state.battery_mj <= 0:
+                state.done = not self._recharge(end_us)
+                self.journal.save(state)
+                continue
             wake = self.wake()
             crashes = crashes + 1 if wake["ended"] == "crashed" else 0
             if crashes == CRASHES:
                 raise WorldError(f"the node crashed {CRASHES} times in a row; its last words, in "
                                  f"{self.folder / 'node.log'}: {self._last_words()}")
-            if wake["clock_us"] >= end_us:
-                over += 1
-                self.state.done = wake["ended"] == "slept" and wake["depth"] == 0
-            self.journal.save(self.state, wake)
-            if over > DRAIN_WAKES and not self.state.done:
+            if self.config["bring_home"]:
+                over += wake["clock_us"] >= end_us
+                state.done = bool(over and wake["ended"] == "slept" and wake["depth"] == 0)
+            else:
+                state.done = state.clock_us >= end_us
+            self.journal.save(state, wake)
+            if over > DRAIN_WAKES and not state.done:
                 raise WorldError(f"records still wait at the node {DRAIN_WAKES} wakes after the "
                                  f"last day, with the link up; see {self.folder / 'node.log'}")
 
     def wake(self) -> dict[str, Any]:
         """Boot the node once; set the state for its next wake and return the journal's row."""
-        state, schedule = self.state, self.schedule
-        now_s = state.clock_us // 1_000_000
-        fault = None
-        if state.faults < len(schedule.faults) and now_s >= schedule.faults[state.faults].time_s:
-            fault = schedule.faults[state.faults]
-        cut = fault.operation - self._operations if fault and fault.kind == "cut" else None
+        state = self.state
+        begin_us, fault = state.clock_us, self._fault()
         state.wakes += 1
+        wake: dict[str, Any] = {"n": state.wakes, "clock_us": begin_us, "cause": state.cause,
+                                "ended": "killed", "link": None}
         node = self._node or self._boot()
-        node.send(WAKE.pack(
-            state.clock_us, Random(f"{schedule.seed}/node/{state.wakes}").getrandbits(32),
-            0 if cut is None else max(1, cut), schedule.battery_mv(now_s),
-            schedule.temperature_c(now_s), state.cause, len(state.retained)) + state.retained)
-        wake: dict[str, Any] = {"n": state.wakes, "clock_us": state.clock_us,
-                                "cause": state.cause, "ended": "killed", "link": None}
-        at_us = 0
+        node.send(self._wake_message(fault))
+        last, at_us = None, 0
+        self._going = None
         try:
             while (heard := node.receive()) is not None:
                 at_us = heard.at_us
                 if isinstance(heard, Asleep):
-                    self._asleep(wake, heard)
-                    self._operations += heard.operations if fault else 0
+                    last = heard
                     break
-                if heard.what == wire.CAPTURE:
-                    if fault and fault.kind == "hang":
-                        raise Hung
-                    if fault and fault.kind == "brownout":
-                        wake["ended"] = "cut"
-                        break
-                    window = self._window(state.clock_us + at_us, heard.detail)
-                    node.send(REPLY.pack(window is not None, len(window or b"")) + (window or b""))
-                elif heard.what == wire.LINK:
-                    wake["link"] = schedule.link_up((state.clock_us + at_us) / 1e6)
-                    node.send(REPLY.pack(wake["link"], self.config["port"]))
-                else:
+                if not self._answer(node, heard, fault, wake):
                     wake["ended"] = "cut"
                     break
         except Hung:
             wake["ended"] = "hung"
-        if not (node.forks and wake["ended"] == "slept"):
+        if last is None or not node.forks:
             self._node = None
             code = node.end(kill=wake["ended"] in ("cut", "hung"))
-            if wake["ended"] == "killed" and code > 0:
+            if last is None and wake["ended"] == "killed" and code > 0:
                 wake["ended"] = "crashed"  # by itself; its last words are in node.log
-        if wake["ended"] != "slept":
-            state.clock_us += at_us + OFF_US
-            watchdog = wake["ended"] in ("hung", "crashed")
-            state.cause = causes.WATCHDOG if watchdog else causes.BROWNOUT
-            state.retained = state.retained if watchdog else b""
+        if last is not None:
+            self._asleep(wake, last)
+            self._operations += last.operations if fault else 0
+        else:
+            self._broken_off(wake, at_us)
         if fault and wake["ended"] in ("cut", "hung"):
             state.faults += 1
             self._operations = 0
         return wake
+
+    def _fault(self) -> Fault | None:
+        """Return the fault that is due, if any."""
+        faults, now_s = self.schedule.faults, self.state.clock_us // 1_000_000
+        while self.state.faults < len(faults) and now_s >= faults[self.state.faults].time_s:
+            fault = faults[self.state.faults]
+            if now_s < fault.time_s + PASSED_S and fault.kind != "asleep":
+                return fault
+            self.state.faults += 1
+            self._operations = 0
+        return None
+
+    def _wake_message(self, fault: Fault | None) -> bytes:
+        """Return what the node is told when it wakes."""
+        state, schedule = self.state, self.schedule
+        now_s = state.clock_us / 1e6
+        cut = 0
+        if fault and fault.kind == "cut":
+            cut = max(1, fault.operation - self._operations)
+        elif state.battery_mj < self._pass_mj:
+            cut = 1  # the battery will not last through another pass
+        charge = 100 * state.battery_mj / self.battery["capacity_mj"]
+        random = Random(f"{schedule.seed}/node/{state.wakes}").getrandbits(32)
+        return WAKE.pack(state.clock_us + state.skew_us, random, cut,
+                         voltage_mv(self.battery["curve"], charge),
+                         round(schedule.temperature_c(now_s)), state.cause,
+                         len(state.retained)) + state.retained
+
+    def _answer(self, node: Node, heard: Ask, fault: Fault | None, wake: dict[str, Any]) -> bool:
+        """Answer the node; False if its power goes instead. Raises Hung if its sensor hangs."""
+        now_us = self.state.clock_us + heard.at_us
+        kind = fault.kind if fault else ""
+        if heard.what == wire.CAPTURE:
+            if kind == "hang":
+                raise Hung
+            if kind == "brownout":
+                return False
+            window = self._window(now_us, heard.detail)
+            node.send(REPLY.pack(window is not None, len(window or b"")) + (window or b""))
+            return True
+        if heard.what == wire.LINK:
+            wake["link"] = self.schedule.link_up(now_us / 1e6)
+            if kind == "uplink":
+                return False
+            node.send(REPLY.pack(wake["link"], self.config["port"]))
+            return True
+        return False
 
     def close(self) -> None:
         """End the node that waits for its next wake, and let go of the files."""
@@ -144,6 +192,7 @@ class World:
 
     def _asleep(self, wake: dict[str, Any], last: Asleep) -> None:
         """Set the next wake: when the timer ends, or at the motion before it."""
+        state, schedule = self.state, self.schedule
         node = NodeState()
         if not node.load(last.retained):
             raise ProtocolError(f"the node retains {len(last.retained)} bytes that node/state.py "
@@ -153,29 +202,86 @@ class World:
                  "depth": node.depth, "decision": node.decision,
                  "share": node.share, "smoothed": node.smoothed,
                  "programmed": last.programmed, "erases": last.erases}
-        asleep_us = self.state.clock_us + last.at_us
-        until_us = asleep_us + last.ms * 1000
-        motion_us = self.schedule.next_motion_s(asleep_us / 1e6) * 1e6
-        by_motion = last.event and motion_us < until_us
-        self.state.clock_us = int(motion_us) if by_motion else until_us
-        self.state.cause = causes.EVENT if by_motion else causes.TIMER
-        self.state.retained = last.retained
+        asleep_us = state.clock_us + last.at_us
+        ppm = schedule.drift_ppm(asleep_us / 1e6)
+        until_us = asleep_us + round(last.ms * 1000 / (1 + ppm / 1e6))
+        motion_us = schedule.next_motion_s(asleep_us / 1e6) * 1e6
+        next_us, state.cause, state.retained = until_us, causes.TIMER, last.retained
+        if last.event and motion_us < until_us:
+            next_us, state.cause = int(motion_us), causes.EVENT
+        on_us = next_us
+        if state.faults < len(schedule.faults):
+            fault = schedule.faults[state.faults]
+            off_us = max(asleep_us, fault.time_s * 1_000_000)
+            if fault.kind == "asleep" and off_us < next_us:
+                next_us, on_us = off_us + OFF_US, off_us
+                state.cause, state.retained = causes.BROWNOUT, b""
+                state.faults += 1
+        drained = self.drain.awake(last.laps)
+        self._pass_mj = sum(drained)
+        drained[SLEEP], drained[LISTEN] = self.drain.asleep(on_us - asleep_us, last.event)
+        wake["asleep_us"] = on_us - asleep_us
+        state.skew_us += round((next_us - asleep_us) * ppm / 1e6)
+        self._pass_on(wake, next_us, drained)
+
+    def _broken_off(self, wake: dict[str, Any], at_us: int) -> None:
+        """Set the next wake after one that did not end in sleep."""
+        state, drained = self.state, [0.0] * len(PHASES)
+        drained[LOST] = self.drain.broken_off(at_us)
+        if wake["ended"] in ("hung", "crashed"):
+            state.cause = causes.WATCHDOG
+            drained[LOST] = self.drain.broken_off(at_us + OFF_US)
+        else:
+            state.cause, state.retained = causes.BROWNOUT, b""
+        self._pass_on(wake, state.clock_us + at_us + OFF_US, drained)
+
+    def _pass_on(self, wake: dict[str, Any], next_us: int, drained: list[float]) -> None:
+        """Let time pass until the next wake: drain the battery, and let the sun fill it."""
+        state = self.state
+        drained[LEAK] = self.drain.leak * (next_us - state.clock_us) / 1e6
+        harvest = self.schedule.harvest_mj(state.clock_us / 1e6, next_us / 1e6)
+        left = state.battery_mj - sum(drained) + harvest
+        state.battery_mj = min(max(0.0, left), self.battery["capacity_mj"])
+        state.clock_us = next_us
+        wake |= {"drained": array("d", drained).tobytes(), "battery_mj": state.battery_mj,
+                 "harvest_mj": harvest}
+
+    def _recharge(self, end_us: int) -> bool:
+        """Wait until the sun has brought enough for another wake; False if the days end first."""
+        state, from_us = self.state, self.state.clock_us
+        enough = self.battery["capacity_mj"] * RESTART_PCT / 100
+        while state.battery_mj < enough and state.clock_us < end_us:
+            until_us = state.clock_us + FLAT_US
+            state.battery_mj += self.schedule.harvest_mj(state.clock_us / 1e6, until_us / 1e6)
+            state.clock_us = until_us
+        state.cause, state.retained = causes.COLD, b""
+        self.journal.flat(from_us, state.clock_us)
+        return state.battery_mj >= enough
 
     def _last_words(self) -> str:
         lines = (self.folder / "node.log").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "none"
 
     def _window(self, clock_us: int, samples: int) -> bytes | None:
-        """Return a window of what goes on now, None if the sensor is silent."""
-        time_s = clock_us // 1_000_000
+        """Return a window of what goes on now, None if the sensor is silent.
+
+        A second request in the same wake is answered with the samples that follow.
+        """
+        time_s = clock_us / 1e6
         if self.schedule.silent(time_s):
             return None
-        random = self.schedule.random("window", clock_us)
-        label = self.schedule.label(time_s)
-        name, recording, channels = random.choice(self.recordings[label])
+        if self._going is None:
+            random = self.schedule.random("window", clock_us)
+            label = self.schedule.label(time_s)
+            name, recording, channels = random.choice(self.recordings[label])
+            whole = max(samples, self.config["window"])
+            start = random.randint(0, len(recording) // (2 * channels) - whole)
+            node_s = (clock_us + self.state.skew_us) // 1_000_000
+            self.journal.captured(self.state.wakes, node_s, label, name, start)
+        else:
+            recording, channels, start = self._going
+        self._going = recording, channels, start + samples
         size = 2 * channels
-        start = random.randint(0, len(recording) // size - samples)
-        self.journal.captured(self.state.wakes, time_s, label, name, start)
         return recording[start * size:(start + samples) * size]
 
 
