@@ -202,13 +202,14 @@ class EspRom:
             self._end_program()
 
     def _end_program(self) -> None:
-        program, self._program = self._program, None
+        program = self._program
         if program:
             program.kill()
             program.wait()
             program.stdin.close()
             program.stdout.close()
             self._flash[:] = (self.folder / "flash.bin").read_bytes()
+            self._program = None  # last: `flash` waits for it
 
     # --- the loader ---
 
