@@ -12,11 +12,11 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +26,14 @@ from outpost.errors import OutpostError
 from outpost.paths import BUILD, NATIVE
 from outpost.recipe import Recipe
 
+if TYPE_CHECKING:
+    from outpost.reference import Forest
+
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
-STEPS = ("recipe", "data", "features", "train", "reference", "costs", "convert", "compile", "link",
-         "mpy", "build")
+STEPS = ("recipe", "data", "features", "train", "reference", "costs", "contract", "convert",
+         "compile", "link", "mpy", "build")
 
 # Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """
@@ -105,6 +108,19 @@ class Result:
                 "violations": self.violations, "warnings": self.warnings}
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A recipe's data, and the model trained on them; `x_…` are int16 (windows, features)."""
+
+    dataset: data.Dataset
+    train: data.Windows
+    test: data.Windows
+    x_train: np.ndarray
+    x_test: np.ndarray
+    model: Any  # scikit-learn's
+    forest: "Forest"  # the same as the integer reference has it
+
+
 def build(model: str, archs: Iterable[str] = (HOST,), out: Path | None = None) -> Result:
     """Build `model` (a name under models/ or a path) for `archs` into `out` or build/models/.
 
@@ -172,18 +188,11 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
         def step(text: str) -> None:
             status.update(f"[bold]{what.name}[/]: {text}")
 
-        dataset = data.load(what)
-        signal = what.signal
-        train_set, test_set = (data.windows(part, dataset.classes, signal.window, signal.hop)
-                               for part in (dataset.train, dataset.test))
-        step("loading scikit-learn")
-        from outpost import convert, costs, features, reference, train
+        fitted = fit(what, step)
+        from outpost import contract, convert, costs, reference
 
-        step("computing features")
-        x_train, x_test = (features.compute(what, part.x) for part in (train_set, test_set))
-        step("training")
-        forest = train.fit(what.forest, x_train, train_set.y)
-        trees = reference.from_sklearn(forest)
+        dataset, test_set, x_test = fitted.dataset, fitted.test, fitted.x_test
+        forest, trees, signal = fitted.model, fitted.forest, what.signal
         expected = trees.votes(x_test)
         decided = reference.decide(expected)
         accuracy = {
@@ -200,10 +209,10 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
             abi = None
             for arch in dict.fromkeys([HOST, *archs]):  # the proof comes first
                 step(f"compiling for {arch}")
-                module = _module(what, arch, scratch)
+                module = make_module(what, arch, scratch)
                 if arch == HOST:
                     step("running it on MicroPython")
-                    abi = _prove(what, module, scratch, test_set, x_test, expected)
+                    abi = prove(what, module, scratch, test_set, x_test, expected)
                 modules[arch] = module
             meta = {
                 "name": what.name, "version": what.version, "key": key, "abi": abi,
@@ -223,8 +232,9 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "windows": len(test_set.y), "recordings": len(dataset.test),
                 "warnings": dataset.warnings,
                 "golden": _golden(test_set, x_test, expected), "modules": modules}
-            violations = _violations(what, dataset.classes, decided, test_set.y,
-                                     {arch: modules[arch] for arch in archs})
+            violations = [line.broken for line in contract.of_build(
+                what, dataset.classes, decided, test_set,
+                {arch: modules[arch]["bytes"] for arch in archs}) if not line.ok]
             if violations:
                 return {**meta, "violations": violations}
             (scratch / "model.json").write_text(json.dumps(meta, indent=1))
@@ -234,7 +244,24 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
     return meta
 
 
-def _module(what: Recipe, arch: str, scratch: Path) -> dict[str, Any]:
+def fit(what: Recipe, step: Callable[[str], None] = lambda text: None) -> Fitted:
+    """Read a recipe's recordings, compute features and train its model; `step` is told what."""
+    step("reading recordings")
+    dataset = data.load(what)
+    train_set, test_set = (data.windows(part, dataset.classes, what.signal.window, what.signal.hop)
+                           for part in (dataset.train, dataset.test))
+    step("loading scikit-learn")
+    from outpost import features, reference, train
+
+    step("computing features")
+    x_train, x_test = (features.compute(what, part.x) for part in (train_set, test_set))
+    step("training")
+    model = train.fit(what.forest, x_train, train_set.y)
+    return Fitted(dataset, train_set, test_set, x_train, x_test, model,
+                  reference.from_sklearn(model))
+
+
+def make_module(what: Recipe, arch: str, scratch: Path) -> dict[str, Any]:
     """Compile and link the module for one architecture; return its entry in model.json."""
     from outpost import link
 
@@ -250,7 +277,7 @@ def _module(what: Recipe, arch: str, scratch: Path) -> dict[str, Any]:
             "accuracy": None, "accuracy_by_recording": None, "disagreements": None, "heap": None}
 
 
-def _prove(what: Recipe, module: dict[str, Any], scratch: Path, test_set: data.Windows,
+def prove(what: Recipe, module: dict[str, Any], scratch: Path, test_set: data.Windows,
            x: np.ndarray, expected: np.ndarray) -> int:
     """Run the x64 module on the held-out windows, fill in its figures and return its ABI.
 
@@ -325,28 +352,6 @@ def _golden(windows: data.Windows, x: np.ndarray, votes: np.ndarray) -> list[dic
                            "features": x[i].tolist(), "votes": votes[i].tolist(),
                            "class": int(votes[i].argmax())})
     return golden
-
-
-def _violations(what: Recipe, classes: tuple[str, ...], decided: np.ndarray, y: np.ndarray,
-                modules: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a sentence for each line of [contract] that is not met, with the distance."""
-    told = []
-    right = decided == y
-    worst, name = min((float(right[y == i].mean()), name) for i, name in enumerate(classes)
-                      if (y == i).any())
-    for key, got, where in (("accuracy", float(right.mean()), ""),
-                            ("worst_class", worst, f" ({name})")):
-        wanted = what.contract.get(key)
-        if wanted is not None and got < wanted:
-            told.append(f"{key}: {100 * got:.2f} %{where} where the contract demands "
-                        f"{100 * wanted:.2f} %, {100 * (wanted - got):.2f} points too few")
-    limit = what.contract.get("bytes")
-    for arch, module in modules.items():
-        wanted = limit.get(arch) if isinstance(limit, dict) else limit
-        if wanted is not None and module["bytes"] > wanted:
-            told.append(f"bytes: {module['bytes']} on {arch} where the contract allows "
-                        f"{wanted:.0f}, {module['bytes'] - wanted:.0f} too many")
-    return told
 
 
 def _publish(scratch: Path, folder: Path) -> None:

@@ -15,7 +15,8 @@ from outpost.recipe import Recipe
 from outpost.reference import LEAF, Forest, Tree
 
 RECORDS = 2  # a wake appends to the ring: a reading and a decision
-RECORD_BYTES = 48  # of both, and their share of pages
+RECORD_BYTES = 48  # of both
+WAKE_S, UPLINK_S = 300, 1800  # what firmware/node/settings.py has by default
 
 
 def feature_work(recipe: Recipe) -> Counter[str]:
@@ -79,6 +80,12 @@ def path_lengths(forest: Forest, x: np.ndarray) -> np.ndarray:
     return total
 
 
+def latency_us(board: Board, recipe: Recipe, forest: Forest) -> tuple[float, float]:
+    """Return µs of features(), and of predict() on the longest path of every tree."""
+    return (board.stage_us("pre", **feature_work(recipe)),
+            board.stage_us("infer", **forest_work(forest)))
+
+
 @dataclass(frozen=True)
 class Phase:
     """A part of a wake: how long it takes, and what it takes from the battery."""
@@ -113,3 +120,47 @@ def wake(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> list
 def wake_uj(phases: list[Phase]) -> float:
     """Return the joules of a wake in µJ, at the battery."""
     return sum(phase.uj for phase in phases)
+
+
+def awake_ms(phases: list[Phase]) -> float:
+    """Return how long a wake keeps the node from sleeping, in ms, without uplink."""
+    return sum(phase.us for phase in phases) / 1e3
+
+
+def life_days(board: Board, battery: Battery, phases: list[Phase]) -> float:
+    """Return how long a full battery lasts at the settings' pace, nothing going wrong.
+
+    A wake every 300 s and an uplink of what gathered every 1,800 s (firmware/node/settings.py);
+    no harvest, no motion, no link that is down. `outpost simulate` lives through all that.
+    """
+    kind = next(iter(board.costs["uplink"]))
+    watts = power.powers_uw(board, battery, kind)
+    wakes, uplinks = 86400 / WAKE_S, 86400 / UPLINK_S
+    uplink_us = board.stage_us(f"uplink.{kind}", B=RECORD_BYTES * wakes / uplinks)
+    awake_s = wakes * awake_ms(phases) / 1e3 + uplinks * uplink_us / 1e6
+    day_uj = (wakes * wake_uj(phases) + uplinks * uplink_us * watts["radio"] / 1e6
+              + (86400 - awake_s) * (watts["sleep"] + watts["listen"]) + 86400 * watts["leak"])
+    return power.capacity_mj(battery) * 1e3 / day_uj
+
+
+def longest_window(forest: Forest, x: np.ndarray, seed: int = 1, rounds: int = 3) -> np.ndarray:
+    """Return int16 features (features,) made to take as long a way through all trees as is found.
+
+    From the longest of `x`, one feature after the other takes the value on either side of one of
+    its thresholds that lengthens the way most. What it finds is a way that exists; the longest
+    paths of all trees together are the bound.
+    """
+    rng = np.random.default_rng(seed)
+    best = x[path_lengths(forest, x).argmax()].copy()
+    values: dict[int, list[int]] = {}
+    for tree in forest.trees:
+        for node in np.flatnonzero(tree.left != LEAF):
+            at = int(tree.threshold[node])
+            values.setdefault(int(tree.feature[node]), []).extend((at - 1, at))
+    for _ in range(rounds):
+        for feature in rng.permutation(sorted(values)):
+            tried = np.clip(np.unique(values[feature]), -32768, 32767).astype(np.int16)
+            rows = np.repeat(best[None], len(tried) + 1, axis=0)
+            rows[1:, feature] = tried
+            best = rows[path_lengths(forest, rows).argmax()]
+    return best

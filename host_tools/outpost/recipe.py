@@ -5,7 +5,8 @@ Every error names the file and the key and says what is allowed there.
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ MAX_FEATURES = 127
 MAX_WINDOW = 1024
 SOURCES = ("aeon:BasicMotions", "sklearn:digits")
 POST_METHODS = ("majority", "decay")
-CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "latency_us", "energy_uj",
-                 "life_days")
+CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "heap_peak", "instructions",
+                 "latency_us", "awake_ms", "energy_uj", "life_days")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -147,6 +148,15 @@ class Recipe:
             return [f"{name}[{i}]" for i in range(self.signal.window) for name in names]
         return [f"{row.name}.{statistic}" for row in self.features.rows
                 for statistic in row.statistics]
+
+
+def keep(recipe: Recipe, names: Collection[str]) -> Recipe:
+    """Return `recipe` with those of its statistics that are called so, and no others."""
+    rows = (replace(row, statistics=tuple(name for name in row.statistics
+                                          if f"{row.name}.{name}" in names))
+            for row in recipe.features.rows)
+    return replace(recipe, features=replace(
+        recipe.features, rows=tuple(row for row in rows if row.statistics)))
 
 
 class _Table(Table):

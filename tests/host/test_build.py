@@ -158,7 +158,8 @@ def test_a_broken_contract_fails_and_says_by_how_much(tmp_path):
                         r"points too few", accuracy)
     assert re.match(r"worst_class: \d\d\.\d\d % \(\d\) where the contract demands 100", worst)
     got = result.modules[1].bytes
-    assert size == f"bytes: {got} on armv6m where the contract allows 100, {got - 100} too many"
+    assert size == (f"bytes: {got:,} B (on armv6m) where the contract allows 100 B, "
+                    f"{got - 100:,} B too many")
     assert (tmp_path / "out" / "model.json").read_bytes() == before  # nothing was replaced
 
 

@@ -1,0 +1,111 @@
+"""`outpost check`: a model against its contract on a board, line by line."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from outpost.check import Checked
+
+KIND_STYLES = {"modelled": "yellow", "measured on emulator": "green", "measured on host": "green",
+               "measured on hardware": "bold green"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("check")(check)
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="a name under models/, or a path")],
+    board: Annotated[str, typer.Option(help="a name under boards/, or a path")] = "rp2040",
+    battery: Annotated[str, typer.Option(help="a key of boards/batteries.toml")] = "li-ion-18650",
+    fetch: Annotated[bool, typer.Option(
+        "--fetch", help="build the machines to measure on, if they are not there yet")] = False,
+    explain: Annotated[bool, typer.Option(
+        "--explain", help="what costs what, also if nothing is broken")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
+) -> None:
+    """Hold a model against its contract: demanded, got, margin, and how that was obtained."""
+    from dataclasses import asdict
+
+    from outpost import check as checking
+    from outpost import explain as explaining
+    from outpost.console import console, print_json
+
+    checked = checking.check(model, board, battery, fetch)
+    remedies = explaining.remedies(checked)
+    if json:
+        print_json({**checked.json(), "remedies": remedies, "sizes": checked.sizes,
+                    "features": [asdict(one) for one in explaining.features(checked)],
+                    "trees": [asdict(one) for one in explaining.trees(checked)]})
+    else:
+        _show(checked)
+        if explain or not checked.ok:
+            _explain(checked)
+        for remedy in remedies:
+            console.print(f"[yellow]{remedy}[/]", soft_wrap=True)
+    if not checked.ok:
+        raise checking.CheckError(f"{checked.what.name} breaks its contract on "
+                                  f"{checked.board.name}: {'; '.join(checked.broken)}")
+
+
+def _show(checked: "Checked") -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from outpost.console import stdout
+
+    table = Table("", "", title=f"{checked.what.name} {checked.what.version} on "
+                                f"{checked.board.name}", title_justify="left",
+                  box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("demanded", "got", "95 %", "margin"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("measured or", no_wrap=True)
+    for line in checked.lines:
+        mark = "·" if line.demanded is None else "[green]✓[/]" if line.ok else "[red]✗[/]"
+        least = "≥" if line.term.least else "≤"
+        between = "" if line.low is None else f"{100 * line.low:.1f}–{100 * line.high:.1f}"
+        style = KIND_STYLES.get(line.kind, "white")
+        table.add_row(mark, line.term.words, "" if line.demanded is None else
+                      f"{least} {line.told(line.demanded)}", line.told(line.got), between,
+                      line.told(line.margin) if line.ok else f"[red]{line.told(line.margin)}[/]",
+                      f"[{style}]{line.kind.removeprefix('measured ')}[/]")
+    stdout.print(table)
+    for line in checked.lines:
+        where = f" ({line.where})" if line.where else ""
+        stdout.print(f"[dim]{line.name}{escape(where)}: {escape(line.how)}[/]")
+
+
+def _explain(checked: "Checked") -> None:
+    from rich import box
+    from rich.table import Table
+
+    from outpost import explain as explaining
+    from outpost.console import stdout
+
+    sizes = checked.sizes
+    stdout.print(f"\n{sizes['module']:,} B: {sizes['forest']:,} are trees, {sizes['rest']:,} "
+                 "features, names and what MicroPython needs")
+    found = explaining.features(checked)
+    if found:
+        table = Table("without", title="what features cost (modelled), dearest first",
+                      title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("µs saved", "nodes that look at it", "importance"):
+            table.add_column(column, justify="right")
+        for one in found:
+            table.add_row(one.name, f"{one.us:.1f}", str(one.nodes),
+                          f"{100 * one.importance:.1f} %")
+        stdout.print(table)
+    idle = [name for name, count in explaining.looks(checked).items() if not count]
+    if idle and not checked.what.features.raw:
+        stdout.print(f"[dim]no tree looks at {', '.join(idle)}[/]")
+    table = Table("tree", title="what trees cost", title_justify="left", box=box.SIMPLE_HEAD,
+                  pad_edge=False)
+    for column in ("nodes", "longest path", "bytes", "training windows lost without"):
+        table.add_column(column, justify="right")
+    for one in explaining.trees(checked):
+        table.add_row(str(one.number), str(one.nodes), str(one.longest), f"{one.bytes:.0f}",
+                      f"{100 * one.missed:+.2f} points")
+    stdout.print(table)
