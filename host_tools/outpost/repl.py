@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Self
 
 from mpremote.transport import TransportError, TransportExecError
@@ -103,7 +104,6 @@ class Repl:
 
     def _catch(self, wait_s: float | None, say: Callable[[str], None]) -> SerialTransport:
         deadline = None if wait_s is None else time.monotonic() + wait_s
-        problem = "it does not exist"
         told = False
         while True:
             try:
@@ -113,7 +113,8 @@ class Repl:
                 transport.close()
                 problem = "nothing on it answers as MicroPython does"
             except (TransportError, SerialException, OSError) as error:
-                problem = str(error)
+                there = "://" in self.port or Path(self.port).exists()
+                problem = str(error) if there else "there is no such port"
             if deadline is not None and time.monotonic() >= deadline:
                 raise ReplError(
                     f"{self.port}: {problem} (tried for {wait_s:.0f} s). A sleeping node is "

@@ -151,6 +151,8 @@ def test_the_repl_tells_tracebacks_and_silence(provisioned):
     with pytest.raises(ReplError, match=r"nothing .* \(tried for 1 s\).*repl --wait"):
         Repl(str(rom.port), 1)
     rom.plan()
+    with pytest.raises(ReplError, match="/dev/nowhere: there is no such port"):
+        Repl("/dev/nowhere", 0)
 
 
 def test_a_node_is_caught_when_it_comes(provisioned):
