@@ -8,8 +8,9 @@ from struct import pack
 from micropython import const
 
 from node import model, post, record
-from node.board import EVENT, TIMER
+from node.board import EVENT, TIMER, Late
 from node.latency import AWAKE, BOOT, CAPTURE, INFER, POST, PRE, STORE, UPLINK
+from node.modes import ALLOWED, CASCADE, COUNT, CRITICAL, MAIN, NONE, SAFE
 from node.outbox import ALERT, DIAGNOSTIC, Outbox
 from node.outbox import EVENT as EVENTS
 from node.settings import Settings
@@ -19,6 +20,8 @@ from node.uplink.serial import Serial
 _SETTINGS = "settings.json"
 _MOST = const(0xFFFF)
 _AFTER_A_BUG_MS = const(60000)
+_WINDOWS = const(8)  # sent up at most between two uplinks
+_ALERT_S = const(60)  # what uplink_s is while an alert waits
 
 # What is broken when a stage raises OSError; the model's stages have no reason to.
 _REASONS = (record.FLASH_FAILED, record.SENSOR_SILENT, record.STAGE_FAILED, record.STAGE_FAILED,
@@ -40,32 +43,44 @@ def live(board):
 
 
 def _live_once(board):
+    state = State()
     try:
-        Wake(board).live()
-    except Exception as error:  # a bug: start again from flash alone, but not at once
+        Wake(board, state).live()
+    except Exception as error:  # a bug: start again from flash alone, later each time
         sys.print_exception(error)
-        board.retain(b"")
-        board.sleep(_AFTER_A_BUG_MS, False)
+        state.failed = min(state.failed + 1, 255)
+        board.retain(state.remains())
+        board.sleep(_AFTER_A_BUG_MS << min(state.failed - 1, 6), False)
 
 
 class Wake:
-    def __init__(self, board):
-        self.board = board
+    def __init__(self, board, state):
+        blob = board.retained()
+        self.board, self.state = board, state
+        self.saved = state.outbox(blob) if state.load(blob) else None
         self.settings = Settings(_SETTINGS)
-        self.state = State()
+        state.energy.power, state.energy.battery = board.power, board.battery
+        board.limit_us = self.settings.awake_ms * 1000
         self.outbox = Outbox(board.flash(), board.random32, board.lanes())
-        self.model = self.decision = self.reading = None
-        self.alert = False
+        self.model = self.decision = self.reading = self.window = None
+        self.by = record.BY_GATE
+        self.outcome = state.smoothed
+        self.alert = self.unsure = False
         self.seen = 0  # faults met in this wake, bits like state.faults
+        self.spent = (0, 0, 0)  # of this wake dozing, on flash, with the radio on, until the lap
 
     def live(self):
         self._try(BOOT, self._remember)
-        if self.settings.window and self._try(CAPTURE, self._capture):
-            if self._try(PRE, self._compute) and self.model:
-                if self._try(INFER, self._infer):
-                    self._try(POST, self._smooth)
+        self.tier, _, by_schedule, self.at_once = ALLOWED[self.state.modes.mode]
+        if self.tier == COUNT and self.board.cause == EVENT:
+            self.state.motions = min(self.state.motions + 1, _MOST)
+        if self.tier >= MAIN and self.settings.window and self._try(CAPTURE, self._capture):
+            if self.decision is None and self._try(PRE, self._compute) and self.model:
+                self._try(INFER, self._infer)
+            if self.decision is not None:
+                self._try(POST, self._smooth)
         self._try(STORE, self._store)
-        if self.alert or self.board.now_s() >= self.state.uplink_s:
+        if self._may_report(by_schedule):
             self._try(UPLINK, self._report)
         self._sleep()
 
@@ -73,12 +88,10 @@ class Wake:
 
     def _remember(self):
         # Retained memory is whole only if the last thing done was to sleep.
-        board, state = self.board, self.state
+        board, state, now_s = self.board, self.state, self.board.now_s()
         clean = board.cause == TIMER or board.cause == EVENT
-        blob = board.retained()
-        saved = state.outbox(blob) if state.load(blob) else None
         try:
-            self.outbox.mount(saved, clean)
+            self.outbox.mount(self.saved, clean)
         except Exception as error:  # what was retained misled it; the flash itself never does
             sys.print_exception(error)
             self.outbox.mount()
@@ -86,37 +99,80 @@ class Wake:
         state.causes[board.cause] += 1
         if not clean:
             state.verified = state.state_s = 0
+        self._look(now_s)
         self._check(record.BAD_SETTINGS, self.settings.problem)
-        if board.now_s() >= state.state_s:
-            state.state_s = board.now_s() + self.settings.state_s
-            self.outbox.put(DIAGNOSTIC, record.STATE, board.now_s(), self._condition())
+        if now_s >= state.state_s:
+            state.state_s = now_s + self.settings.state_s
+            self.outbox.put(DIAGNOSTIC, record.STATE, now_s, self._condition())
+
+    def _look(self, now_s):
+        # How do things stand, and what follows for the mode?
+        board, state, energy = self.board, self.state, self.state.energy
+        energy.arrive(now_s, board.battery_mv(), self.settings)
+        before = state.modes.step(
+            (state.unlinked, state.unflashed, energy.afford, energy.soc(), board.temperature_c(),
+             state.failed + board.resets), self.settings, now_s)
+        if before is not None:
+            mode = state.modes.mode
+            lane = ALERT if mode >= CRITICAL else EVENTS
+            state.motions, state.counted_s = 0, now_s
+            self._event(lane, record.MODE_CHANGED, before << 4 | mode, state.modes.reason)
+        day = energy.new_day(now_s)
+        if day:
+            self.outbox.put(DIAGNOSTIC, record.DAY, now_s,
+                            pack(record.DAY_FORMAT, day[0], *[nj // 1000000 for nj in day[1]],
+                                 energy.left_nj // 1000000))
 
     def _capture(self):
-        settings = self.settings
+        settings, state = self.settings, self.state
         self.time_s = self.board.now_s()
-        self.window = array("h", bytes(2 * settings.window * settings.channels))
-        self.board.sensor(settings).capture(self.window)
+        window = array("h", bytes(2 * settings.window * settings.channels))
+        sensor, spec = self.board.sensor(settings), settings.gate
+        if self.tier == CASCADE and spec:
+            from node.gate import quiet
+
+            rows = sensor.capture(window, spec["samples"],
+                                  lambda: quiet(window, settings.channels, spec))
+            if rows < settings.window:
+                self.decision = state.decision = spec["class"]
+                state.share = 255
+        else:
+            sensor.capture(window)
+        self.window = window
 
     def _compute(self):
-        spec, refused = self.settings.model, None
+        refused = None
         try:
-            self.model = model.load(spec, self.state.verified)
-            self.features = array("h", bytes(2 * spec["features"]))
-            self.model.features(self.window, self.features)
-            chosen = self.settings.reading
-            values = [self.features[i] for i in chosen if i < spec["features"]]
-            self.reading = record.FEATURES, values
+            self._load()
+            features = array("h", bytes(2 * self.spec["features"]))
+            self.model.features(self.window, features)
+            self.features = features
+            self.reading = self.by, [features[i] for i in self.settings.reading
+                                     if i < len(features)]
         except model.Refused as error:
             refused = error.args[0]
             self.reading = record.MEANS, self._means()
-        self.state.verified = int(refused is None)
         self._check(record.MODEL_REFUSED, refused)
 
+    def _load(self):
+        # The larger model is for when there is no heavy one to ask.
+        settings, self.by = self.settings, record.BY_MAIN
+        self.spec = settings.model
+        if self.tier == MAIN and settings.large:
+            self.by, self.spec = record.BY_LARGE, settings.large
+        checked = 1 << self.by
+        verified, self.state.verified = self.state.verified, self.state.verified & ~checked
+        self.model = model.load(self.spec, verified & checked)
+        self.state.verified |= checked
+
     def _infer(self):
-        votes = bytearray(self.settings.model["classes"])
-        self.decision = self.state.decision = self.model.predict(self.features, votes)
-        self.outcome = self.state.smoothed
-        self.state.share = votes[self.decision] * 255 // sum(votes)
+        votes = bytearray(self.spec["classes"])
+        decision = self.model.predict(self.features, votes)
+        total, most = sum(votes), votes[decision]
+        self.decision = self.state.decision = decision
+        self.state.share = most * 255 // total
+        votes[decision] = 0
+        self.unsure = (most - max(votes)) * 255 // total < self.settings.unsure
 
     def _smooth(self):
         state = self.state
@@ -134,56 +190,153 @@ class Wake:
                                pack("<B%dh" % len(values), source, *values))
         if self.decision is not None:
             self.outbox.gather(record.DECISION, self.time_s,
-                               bytes((self.decision, state.share, state.smoothed)))
+                               bytes((self.decision, state.share, state.smoothed,
+                                      self.by | state.modes.mode << 4)))
+        if self.unsure and self.tier == CASCADE and state.windows < _WINDOWS:
+            state.windows += 1
+            self._keep_window()
+        if self.tier == COUNT and self.board.cause != EVENT:
+            self._count()
+        if self.at_once:
+            self.outbox.flush()
         self.outbox.prepare()
 
+    def _keep_window(self):
+        data, part = memoryview(bytes(self.window)), record.PART
+        parts = (len(data) + part - 1) // part
+        for number in range(parts):
+            self.outbox.put(DIAGNOSTIC, record.WINDOW, self.time_s,
+                            bytes((number, parts)) + data[number * part:(number + 1) * part])
+
+    def _count(self):
+        state, now_s = self.state, self.board.now_s()
+        if now_s <= state.counted_s:  # CRITICAL begins with this wake
+            return
+        self.outbox.gather(record.COUNT, now_s, pack(
+            record.COUNT_FORMAT, state.motions, now_s - state.counted_s))
+        state.motions, state.counted_s = 0, now_s
+
     def _report(self):
-        self.state.uplink_s = self.board.now_s() + self.settings.uplink_s
-        self.outbox.flush()
-        link = self.board.link()
+        # It has failed until it is known to have succeeded.
+        board, state, outbox = self.board, self.state, self.outbox
+        state.unlinked = min(state.unlinked + 1, 255)
+        state.uplink_s = board.now_s() + self._backoff_s()
+        outbox.flush()
+        waiting = outbox.depth()
+        try:
+            self._send()
+            state.uplink_s = board.now_s() + state.energy.uplink_s(self.settings)
+            state.unlinked = 0
+        finally:
+            if outbox.depth() < waiting:  # it was cut short, but there is a link
+                state.unlinked = state.windows = 0
+
+    def _send(self):
+        board, most_us = self.board, self.state.energy.link_us(self.settings)
+        link = board.link()
         if link is None:
             raise OSError(0)
         try:
-            Serial(link).drain(self.outbox, self.board.node_id, self._late)
+            Serial(link).drain(self.outbox, board.node_id,
+                               lambda: self._late() or board.radio_us >= most_us)
         finally:
             link.close()
 
     def _sleep(self):
-        board, state, wake_s = self.board, self.state, self.settings.wake_s
+        board, state, settings = self.board, self.state, self.settings
         for reason in (record.DEADLINE_MISSED, record.STAGE_FAILED):
             if not self.seen >> reason & 1:
                 self._check(reason, None)
-        state.latency.end()
+        state.unflashed = self._row(state.unflashed, record.FLASH_FAILED)
+        state.failed = self._row(state.failed, record.STAGE_FAILED)
+        listens = settings.listen and self.tier != NONE and state.energy.may_listen()
+        state.energy.depart(state.latency.end(), self.window is not None,
+                            board.cause == EVENT, listens)
+        now_s = board.now_s()
+        until_s = self._timer_s(now_s)
         state.depth = self.outbox.depth()
         board.retain(state.save(self.outbox))
-        board.sleep((wake_s - board.now_s() % wake_s) * 1000, self.settings.listen)
+        board.sleep((until_s - now_s) * 1000, listens)
+
+    # --- when ---
+
+    def _timer_s(self, now_s):
+        """When the timer's next wake is due; motion before it doesn't put it off."""
+        settings, state = self.settings, self.state
+        pace_s = state.energy.pace_s
+        if ALLOWED[state.modes.mode][1]:
+            pace_s = max(settings.wake_s, settings.wake_most_s)
+        if not now_s < state.timer_s <= now_s + pace_s:
+            if pace_s == settings.wake_s:
+                state.timer_s = now_s - now_s % pace_s + pace_s
+            else:
+                state.timer_s = max(now_s + 1, state.energy.began_s + pace_s)
+        return state.timer_s
+
+    def _may_report(self, by_schedule):
+        board, state, now_s = self.board, self.state, self.board.now_s()
+        if board.resets and state.modes.mode == SAFE:  # the uplink may be what hangs
+            state.uplink_s = now_s + self.settings.uplink_most_s
+            return False
+        if self.alert:
+            if not state.unlinked:
+                return True
+            state.uplink_s = min(state.uplink_s, now_s + self._backoff_s())
+        return now_s >= state.uplink_s and (by_schedule or self._alert_waits())
+
+    def _backoff_s(self):
+        """Until the next attempt after `unlinked` that failed; a quarter more or less by lot."""
+        settings, state = self.settings, self.state
+        wait_s = _ALERT_S if self._alert_waits() else state.energy.uplink_s(settings)
+        wait_s = min(wait_s << min(state.unlinked - 1, 16), settings.uplink_most_s)
+        return wait_s - wait_s // 4 + self.board.random32() % (wait_s // 2 + 1)
+
+    def _alert_waits(self):
+        ring = self.outbox.lanes[ALERT]
+        return ring.acked + 1 < ring.next_seq
 
     # --- how stages fail ---
 
     def _try(self, stage, action):
         """Run one stage, unless it is too late for it; True if it did its work."""
+        board, state = self.board, self.state
         if stage != STORE and self._late():
-            self.state.misses = min(self.state.misses + 1, _MOST)
-            self._check(record.DEADLINE_MISSED, stage)
+            self._miss(stage)
             return False
+        # What is being stored is stored to its end.
+        board.limit_us = 0 if stage == STORE else self.settings.awake_ms * 1000
         done = False
         try:
             action()
             done = True
             if _REASONS[stage] != record.STAGE_FAILED:
                 self._check(_REASONS[stage], None)
+        except Late:
+            self._miss(stage)
         except OSError as error:
             number = error.errno
             self._check(_REASONS[stage], number & 255 if isinstance(number, int) else 255)
         except Exception as error:
             sys.print_exception(error)
             self._check(record.STAGE_FAILED, stage)
-        self.state.latency.lap(stage, self.board.lap(stage))
-        self.board.feed()
+        took_us = state.latency.lap(stage, board.lap(stage))
+        doze_us, flash_us, radio_us = self.spent
+        state.energy.charge(stage, took_us, board.doze_us - doze_us, board.flash_us - flash_us,
+                            board.radio_us - radio_us)
+        self.spent = board.doze_us, board.flash_us, board.radio_us
+        board.feed()
         return done
 
     def _late(self):
         return self.board.ticks_us() >= self.settings.awake_ms * 1000
+
+    def _miss(self, stage):
+        self.state.misses = min(self.state.misses + 1, _MOST)
+        self._check(record.DEADLINE_MISSED, stage)
+
+    def _row(self, count, reason):
+        """How many wakes in a row have met a fault, this one included."""
+        return min(count + 1, 255) if self.seen >> reason & 1 else 0
 
     def _check(self, reason, detail):
         """A fault is an event when it begins (`detail` says which) and when it is over (None)."""
@@ -204,6 +357,7 @@ class Wake:
         try:
             self.outbox.put(lane, record.EVENT, self.board.now_s(), bytes((reason, detail, value)))
         except OSError:
+            self.seen |= 1 << record.FLASH_FAILED
             self.state.faults |= 1 << record.FLASH_FAILED
 
     # --- summaries ---
@@ -219,9 +373,10 @@ class Wake:
         return means
 
     def _condition(self):
-        board, state = self.board, self.state
-        bits = state.latency.bits
+        board, state, energy = self.board, self.state, self.state.energy
+        counter = state.latency.counter
         return pack(record.STATE_FORMAT, board.cause, state.faults, board.battery_mv(),
                     board.temperature_c(), state.wakes, self.outbox.depth(),
-                    self.outbox.dropped(), state.misses, bits(AWAKE, 50), bits(AWAKE, 99),
-                    *state.causes)
+                    self.outbox.dropped(), state.misses, counter(AWAKE, 50), counter(AWAKE, 99),
+                    *state.causes, state.modes.mode, energy.soc(), energy.days_left(),
+                    energy.pace_s, energy.rate_nw // 1000)

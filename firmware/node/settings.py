@@ -21,8 +21,19 @@ _RULES = (
     ("model", None, None, None),  # what the model must be, or null
     ("post", (1,), None, None),  # weights of the last decisions, newest first
     ("reading", (), None, None),  # features that go into a READING
+    ("large", None, None, None),  # a model to use in DEGRADED in the other's place, or null
+    ("gate", None, None, None),  # when main need not run, or null: see node/gate.py
+    ("unsure", 0, 0, 255),  # margin of votes below which a window is sent up, in 255ths
+    ("life_days", 0, 0, 3650),  # how long a full battery shall last; 0: nobody asks
+    ("wake_most_s", 3600, 5, 86400),  # between two timer wakes at the slowest
+    ("uplink_most_s", 21600, 10, 604800),  # between two attempts when they fail
+    ("critical_pct", 20, 0, 90),  # state of charge from which on the node is CRITICAL
+    ("hot_c", 75, -40, 125),
+    ("cold_c", -30, -60, 125),
+    ("dwell_s", 900, 0, 86400),  # between two changes of mode
 )
 _MODEL = ("name", "crc32", "abi", "window", "channels", "features", "classes")
+_GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels
 
 
 class Settings:
@@ -42,7 +53,9 @@ class Settings:
             self.problem = READABLE
             return
         for number, (name, default, least, most) in enumerate(_RULES):
-            if not _allowed(name, given.get(name, default), least, most):
+            value = given.get(name, default)
+            if not _allowed(name, value, least, most) or (
+                    name == "gate" and not _fits(value, given)):
                 self.problem = number + 1
                 return
         for name, default, _, _ in _RULES:
@@ -52,13 +65,27 @@ class Settings:
 def _allowed(name, value, least, most):
     if least is not None:
         return _is_int(value, least, most)
-    if name == "model":
+    if name == "gate":
+        return value is None or isinstance(value, dict) and (
+            all(_is_int(value.get(key), 0, most) for key, most in _GATE)
+            and _are_ints(value.get("channels"), 32, 31))
+    if name == "model" or name == "large":
         return value is None or (
             isinstance(value, dict) and isinstance(value.get("name"), str)
             and all(_is_int(value.get(key), 0, 0xFFFFFFFF) for key in _MODEL[1:]))
-    length, most = (15, 0xFFFF) if name == "post" else (16, 126)
+    if name == "post":
+        return _are_ints(value, 15, 0xFFFF) and len(value) > 0
+    return _are_ints(value, 16, 126)
+
+
+def _fits(gate, given):
+    # It looks at some of the window's channels, and ends before the window does.
+    return gate is None or (0 < gate["samples"] < given.get("window", 0) and gate["channels"]
+                            and max(gate["channels"]) < given.get("channels", 1))
+
+
+def _are_ints(value, length, most):
     return (isinstance(value, (list, tuple)) and len(value) <= length
-            and (name != "post" or len(value) > 0)
             and all(_is_int(item, 0, most) for item in value))
 
 

@@ -2,19 +2,24 @@
 # Believed whole only after a sleep: see cycle.py. Bytes: docs/wake.md.
 
 from binascii import crc32
-from struct import calcsize, pack_into, unpack_from
+from struct import calcsize, pack, pack_into, unpack, unpack_from
 
 from micropython import const
 
-from node import latency, outbox, post
+from node import energy, latency, outbox, post
+from node.modes import Modes
 from node.record import NO_CLASS
 
-_VERSION = const(0x4F01)  # 'O' and the layout's number
-_NUMBERS = "<HH5IIIIIHBBBB15s"
+_VERSION = const(0x4F02)  # 'O' and the layout's number
+_NUMBERS = "<HH5IIIIIHBBBB15sIBBBIBBBBHIB"
 _LATENCY = calcsize(_NUMBERS)
-_OUTBOX = _LATENCY + latency.SIZE
+_ENERGY = _LATENCY + latency.SIZE
+_OUTBOX = _ENERGY + energy.SIZE
 _CRC = _OUTBOX + outbox.SAVED
 SIZE = _CRC + 4
+
+_REMAINS = "<HBI"  # what is kept when the rest can't be believed: failed passes
+_REMAINS_SIZE = const(7)
 
 
 class State:
@@ -23,18 +28,32 @@ class State:
         self.wakes = 0
         self.uplink_s = 0  # when to try the next uplink
         self.state_s = 0  # when to record the next STATE
+        self.timer_s = 0  # when the timer's next wake is due
         self.depth = 0  # records waiting
         self.faults = 0  # bit by reason of an event: what is known to be broken
         self.misses = 0  # deadlines missed
         self.decision = NO_CLASS
         self.share = 0
         self.smoothed = NO_CLASS
-        self.verified = 0  # the model's file has been checked against settings
+        self.verified = 0  # whose file has been checked against settings: a bit by BY_*
         self.history = bytearray(bytes((NO_CLASS,)) * post.SIZE)
+        self.unlinked = 0  # uplinks failed in a row
+        self.unflashed = 0  # wakes in a row with a failed flash operation
+        self.failed = 0  # passes failed in a row
+        self.windows = 0  # sent up or waiting to be since the last uplink
+        self.motions = 0  # counted in CRITICAL
+        self.counted_s = 0  # since when
+        self.modes = Modes()
         self.latency = latency.Latency()
+        self.energy = energy.Energy()
 
     def load(self, blob):
-        """Take over what save() gave; False, and nothing changed, if it isn't that."""
+        """Take over what save() gave; False, and nothing else changed, if it isn't that."""
+        if len(blob) == _REMAINS_SIZE:
+            version, failed, crc = unpack(_REMAINS, blob)
+            if version == _VERSION and crc == crc32(blob[:3]):
+                self.failed = failed
+            return False
         if len(blob) != SIZE or unpack_from("<I", blob, _CRC)[0] != crc32(blob[:_CRC]):
             return False
         numbers = unpack_from(_NUMBERS, blob)
@@ -42,10 +61,13 @@ class State:
             return False
         self.misses = numbers[1]
         self.causes = list(numbers[2:7])
+        modes = self.modes
         (self.wakes, self.uplink_s, self.state_s, self.depth, self.faults, self.decision,
-         self.share, self.smoothed, self.verified) = numbers[7:16]
-        self.history[:] = numbers[16]
-        self.latency.rows[:] = blob[_LATENCY:_OUTBOX]
+         self.share, self.smoothed, self.verified, self.history[:], self.timer_s, modes.mode,
+         modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked, self.unflashed,
+         self.failed, self.motions, self.counted_s, self.windows) = numbers[7:]
+        self.latency.load(memoryview(blob)[_LATENCY:_ENERGY])
+        self.energy.load(memoryview(blob)[_ENERGY:_OUTBOX])
         return True
 
     def outbox(self, blob):
@@ -55,10 +77,26 @@ class State:
     def save(self, box):
         """This state and the outbox's, as bytes for retained memory."""
         blob = bytearray(SIZE)
+        view, modes = memoryview(blob), self.modes
         pack_into(_NUMBERS, blob, 0, _VERSION, self.misses, *self.causes, self.wakes,
                   self.uplink_s, self.state_s, self.depth, self.faults, self.decision,
-                  self.share, self.smoothed, self.verified, self.history)
-        blob[_LATENCY:_OUTBOX] = self.latency.rows
-        box.save(memoryview(blob)[_OUTBOX:_CRC])
-        pack_into("<I", blob, _CRC, crc32(memoryview(blob)[:_CRC]))
+                  self.share, self.smoothed, self.verified, self.history, self.timer_s,
+                  modes.mode, modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked,
+                  self.unflashed, self.failed, self.motions, self.counted_s, self.windows)
+        self.latency.save(view[_LATENCY:_ENERGY])
+        self.energy.save(view[_ENERGY:_OUTBOX])
+        box.save(view[_OUTBOX:_CRC])
+        pack_into("<I", blob, _CRC, crc32(view[:_CRC]))
         return blob
+
+    def remains(self):
+        """What to keep when the rest can't be believed any more."""
+        head = pack("<HB", _VERSION, self.failed)
+        return head + pack("<I", crc32(head))
+
+    def clock_set(self, by_s):
+        """The node's clock was put forward by so much: so is all that is told in its time."""
+        for name in ("uplink_s", "state_s", "timer_s", "counted_s"):
+            setattr(self, name, max(0, getattr(self, name) + by_s))
+        self.modes.since_s = max(0, self.modes.since_s + by_s)
+        self.energy.clock_set(by_s)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from outpost import boards, build, esp32, firmware, image, provision
+from outpost import boards, build, esp32, firmware, image, power, provision
 from outpost.boards import Board
 from outpost.console import console, steps
 from outpost.errors import OutpostError
@@ -69,6 +69,7 @@ class Options:
     image: Path | None = None  # MicroPython's .bin, or firmware as .uf2
     node: int | None = None
     network: Path | None = None
+    battery: str = power.BATTERY  # a key of boards/batteries.toml
     wipe: bool = False
     baud: int = esp32.BAUD
     stub: bool = True
@@ -107,8 +108,9 @@ def run(options: Options, dry: bool = False) -> tuple[Plan, dict[str, Any]]:
 
 
 def files(board: Board, model: str, node: provision.Node, network: Path | None,
-          compiled_in: bool = False) -> bytes:
-    """Return the file system's image: program (where it isn't frozen), model, settings, identity.
+          compiled_in: bool = False, battery: str = power.BATTERY) -> bytes:
+    """Return the file system's image: program (where it isn't frozen), model, settings, identity,
+    and what the board is. `battery` is a key of boards/batteries.toml.
 
     Builds the model for the board's architecture if need be. `compiled_in`: the firmware has the
     model already, so the file system needs no module of it.
@@ -130,8 +132,9 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None,
         del content[f"models/{meta['name']}.mpy"]
     content |= {"settings.json": json.dumps(told).encode(),
                 "identity.json": json.dumps(node.identity()).encode()}
+    content["board.json"] = image.board_file(board, power.battery(battery))
     if is_esp32(board):
-        content |= {"board.json": image.board_file(board), **image.application(board)}
+        content |= image.application(board)
     if network:
         content["network.json"] = _network(network)
     return image.littlefs(content, board.flash.region("littlefs").size)
@@ -169,7 +172,8 @@ def _esp32(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, A
              and image.read_partition_table(table).get("ring") == (ring.offset, ring.size))
     regions = [*micropython,
                Region("littlefs", board.flash.region("littlefs").offset,
-                      files(board, options.model, node, options.network))]
+                      files(board, options.model, node, options.network,
+                            battery=options.battery))]
     if not keeps:
         regions.append(Region("ring", ring.offset, BLANK * ring.size))
     # Last of all, since it is what says that a ring is there to be kept.
@@ -209,7 +213,8 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
     node = provision.choose(board.name, hardware, options.node)
     regions = [Region("firmware", offset, data) for offset, data in code]
     regions.append(Region("littlefs", where["littlefs"].offset,
-                          files(board, options.model, node, options.network, ours)))
+                          files(board, options.model, node, options.network, ours,
+                                options.battery)))
     if options.wipe:
         regions.append(Region("ring", where["ring"].offset, BLANK * where["ring"].size))
     plan = Plan(board, str(drive) if drive else port, node, regions, not options.wipe,

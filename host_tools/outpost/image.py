@@ -14,8 +14,8 @@ from typing import Any
 
 from littlefs import LittleFS, LittleFSError
 
-from outpost import bytecode
-from outpost.boards import Board
+from outpost import bytecode, power
+from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
 from outpost.paths import FIRMWARE
 
@@ -92,11 +92,15 @@ def model_files(folder: Path, arch: str) -> dict[str, bytes]:
             f"models/{name}.golden": golden}
 
 
-def board_file(board: Board) -> bytes:
-    """Return board.json, as the node reads it: chip, pins, sectors of the ring for each lane."""
+def board_file(board: Board, battery: Battery, radio: str | None = None) -> bytes:
+    """Return board.json, as the node reads it: chip, pins, sectors of each lane, power.
+
+    `radio` is the kind of uplink, by default the first in the board file.
+    """
     lanes = [board.lanes[lane] for lane in ("alert", "event", "telemetry", "diagnostic")]
     pins = {name: pin for name, pin in board.pins.items() if isinstance(pin, int)}
-    return json.dumps({"chip": board.chip["name"], "pins": pins, "lanes": lanes}).encode()
+    return json.dumps({"chip": board.chip["name"], "pins": pins, "lanes": lanes,
+                       **power.figures(board, battery, radio)}).encode()
 
 
 def littlefs(files: dict[str, bytes], size: int) -> bytes:

@@ -5,10 +5,26 @@ The model, and what each figure means: docs/power.md.
 
 from typing import Any
 
+from outpost import boards
 from outpost.boards import Battery, Board
+from outpost.errors import OutpostError
 
+BATTERY = "li-ion-18650"  # what a node hangs on unless told otherwise
 YEAR_S = 365.25 * 86400
 SMALL = ("sleep", "listen", "leak")  # told in nW, or rounding would cost a percent
+
+
+class PowerError(OutpostError):
+    """A battery that boards/batteries.toml doesn't know."""
+
+
+def battery(name: str = BATTERY) -> Battery:
+    """Return the battery of that name; raise PowerError with those there are."""
+    found = boards.batteries()
+    if name not in found:
+        raise PowerError(f"no battery {name!r} in boards/batteries.toml; "
+                         f"there are {', '.join(found)}")
+    return found[name]
 
 
 def capacity_mj(battery: Battery) -> float:

@@ -14,6 +14,45 @@ BROWNOUT = const(4)
 CAUSES = const(5)
 
 
+class Late(Exception):
+    """The awake deadline passed in the middle of a stage."""
+
+
+class Common:
+    """What all boards count, and the deadline that ends their waiting."""
+
+    def __init__(self):
+        self.power, self.battery = {}, {}  # figures of board.json: docs/power.md
+        self.resets = 0  # by the watchdog in a row, this wake's included
+        self.limit_us = 0  # where waiting ends; 0: nowhere
+        self.doze_us = self.flash_us = self.radio_us = 0
+
+    def hurry(self):
+        """Called wherever time passes that need not: raises Late after the deadline."""
+        if self.limit_us and self.ticks_us() >= self.limit_us:
+            raise Late
+
+
+class Timed:
+    """A flash device that tells its board how long it was programmed and erased."""
+
+    def __init__(self, device, board, ticks_us, ticks_diff):
+        self._device, self._board = device, board
+        self._ticks_us, self._ticks_diff = ticks_us, ticks_diff
+        self.readblocks = device.readblocks
+
+    def writeblocks(self, sector, buf, offset):
+        begin = self._ticks_us()
+        self._device.writeblocks(sector, buf, offset)
+        self._board.flash_us += self._ticks_diff(self._ticks_us(), begin)
+
+    def ioctl(self, operation, argument):
+        begin = self._ticks_us()
+        result = self._device.ioctl(operation, argument)
+        self._board.flash_us += self._ticks_diff(self._ticks_us(), begin)
+        return result
+
+
 def here():
     """The board this runs on."""
     name = "unix" if sys.platform in ("linux", "darwin") else sys.platform

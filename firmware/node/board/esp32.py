@@ -12,12 +12,13 @@ import machine
 from micropython import const
 
 from node import identity
-from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG
+from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG, Common, Timed
 
 _SECTOR = const(4096)
 _WATCHDOG_MS = const(120000)  # no stage takes longer
 _PATIENCE_MS = const(86400000)  # what the watchdog grants a person at the REPL
 _WINDOW_MS = const(3000)  # after a reset: time for a Ctrl-C
+_NAP_MS = const(5)  # shorter waits aren't worth falling asleep
 _JOIN_MS = const(8000)
 _THRESHOLD = const(8)  # motion: 8/256 of 4 g, 125 mg between two samples
 _ACK_S = const(5)
@@ -25,16 +26,23 @@ _CAUSE_REGISTER = const(0x3FF48034)  # ESP32's RTC_CNTL_RESET_STATE_REG; bits 0.
 _POWERON_RESET = const(1)
 
 
-class Board:
+class Board(Common):
     def __init__(self):
-        self._began_us = time.ticks_us()
+        super().__init__()
         with open("board.json") as file:
             given = json.load(file)
         self._pins, self._lanes = given["pins"], given["lanes"]
+        self.power, self.battery = given.get("power", {}), given.get("battery", {})
         self.cause = _cause(given["chip"])
+        self._began_us = time.ticks_us()
+        if self.cause == TIMER or self.cause == EVENT:
+            # The port's clock begins with its own code; this wake did so before.
+            self._began_us = -self.power.get("boot_us", 0)
         self.node_id, self.key = identity.load(machine.unique_id())
         self._retained = b""
-        self._watchdog = self._sensor = None
+        if self.cause == WATCHDOG:
+            self._count_reset()
+        self._watchdog = self._sensor = self._radio_since_us = None
         if "hold" in self._pins:  # the sensor's supply, on and kept on
             pin = self._pins["hold"]
             # the stubs lack `hold`; ports/esp32/machine_pin.c has it
@@ -77,15 +85,24 @@ class Board:
 
     # --- memory ---
 
+    # The last byte of RTC memory is the board's own: resets by the watchdog since the last sleep.
+
+    def _count_reset(self):
+        memory = machine.RTC().memory()
+        if memory:
+            self.resets = min(memory[-1] + 1, 255)
+            machine.RTC().memory(memory[:-1] + bytes((self.resets,)))
+
     def retained(self):
-        return machine.RTC().memory()
+        return machine.RTC().memory()[:-1]
 
     def retain(self, blob):
         self._retained = blob
 
     def flash(self):
         ring = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ring")[0]
-        return ring, 0, ring.ioctl(4, 0), 1
+        timed = Timed(ring, self, time.ticks_us, time.ticks_diff)
+        return timed, 0, ring.ioctl(4, 0), 1
 
     def lanes(self):
         return self._lanes
@@ -111,12 +128,24 @@ class Board:
 
         bus = machine.I2C(0, freq=400000, scl=machine.Pin(self._pins["scl"]),
                           sda=machine.Pin(self._pins["sda"]))
-        sensor = LSM6DSOX(bus, time.sleep_ms)
+        sensor = LSM6DSOX(bus, self.doze_ms)
         sensor.start(settings.period_us)
         if settings.listen:
             sensor.wake_on_motion(_THRESHOLD)
         self._sensor = sensor
         return sensor
+
+    def doze_ms(self, ms):
+        """Wait in light sleep, which keeps RAM; not beyond the deadline."""
+        self.hurry()
+        if self.limit_us:
+            ms = min(ms, (self.limit_us - self.ticks_us()) // 1000 + 1)
+        begin_us = time.ticks_us()
+        if ms < _NAP_MS:
+            time.sleep_ms(ms)
+            return
+        machine.lightsleep(ms)
+        self.doze_us += time.ticks_diff(time.ticks_us(), begin_us)
 
     def link(self):
         """A stream to the gateway that network.json names, or None where there is none."""
@@ -127,24 +156,33 @@ class Board:
             return None
         import network
 
+        self._radio_since_us = self.ticks_us()
         wlan = network.WLAN(network.WLAN.IF_STA)
         wlan.active(True)
         wlan.connect(where["ssid"], where["password"])
         since_ms = time.ticks_ms()
-        while not wlan.isconnected():
-            if time.ticks_diff(time.ticks_ms(), since_ms) > _JOIN_MS:
-                _radio_off()
-                return None
-            time.sleep_ms(20)
         try:
-            return Link(where["host"], where["port"])
-        except OSError:
-            _radio_off()
+            while not wlan.isconnected():
+                if time.ticks_diff(time.ticks_ms(), since_ms) > _JOIN_MS:
+                    self.radio_off()
+                    return None
+                self.hurry()
+                time.sleep_ms(20)
+            return Link(self, where["host"], where["port"])
+        except BaseException:
+            self.radio_off()
             raise
 
-    def sleep(self, ms, event=True):
+    def radio_off(self):
+        """Off, whoever put it on."""
         _radio_off()
-        machine.RTC().memory(self._retained)
+        if self._radio_since_us is not None:
+            self.radio_us += self.ticks_us() - self._radio_since_us
+            self._radio_since_us = None
+
+    def sleep(self, ms, event=True):
+        self.radio_off()
+        machine.RTC().memory(bytes(self._retained) + b"\0")
         if event and self._quiet():
             pin = machine.Pin(self._pins["event"], machine.Pin.IN)
             esp32.wake_on_ext1((pin,), esp32.WAKEUP_ANY_HIGH)
@@ -165,9 +203,10 @@ class Board:
 class Link:
     """A TCP connection as a byte stream with a deadline; the radio goes off with it."""
 
-    def __init__(self, host, port):
+    def __init__(self, board, host, port):
         import socket
 
+        self._board = board
         self._socket = socket.socket()
         try:
             self._socket.settimeout(_ACK_S)
@@ -177,9 +216,11 @@ class Link:
             raise
 
     def write(self, data):
+        self._board.hurry()
         self._socket.write(data)
 
     def readinto(self, buf):
+        self._board.hurry()
         try:
             return self._socket.readinto(buf) or 0
         except OSError:
@@ -187,7 +228,7 @@ class Link:
 
     def close(self):
         self._socket.close()
-        _radio_off()
+        self._board.radio_off()
 
 
 def _cause(chip):

@@ -2,6 +2,7 @@
 # Sleep returns here, so RAM is retained memory; a reset loses it and keeps 16 bytes of scratch.
 
 import gc
+import json
 import os
 import time
 
@@ -11,7 +12,7 @@ from machine import ADC, I2C, UART, WDT, Pin, mem32
 from micropython import const
 
 from node import identity
-from node.board import COLD, EVENT, TIMER, WATCHDOG
+from node.board import COLD, EVENT, TIMER, WATCHDOG, Common, Timed
 from node.sensor.lsm6dsox import LSM6DSOX
 
 # Pins and flash map: boards/rp2040.toml. The ring is counted from the start of rp2.Flash().
@@ -37,19 +38,28 @@ _WATCHDOG_MS = const(8000)
 _WATCHDOG_CLEAR = const(0x4005B000)  # clears bits of the watchdog's control register
 _THRESHOLD = const(8)  # motion: 8/256 of 4 g, 125 mg between two samples
 
-# Watchdog scratch 0..3 survive every reset but power-on: magic, clock, least free heap.
+# Watchdog scratch 0..3 survive every reset but power-on: magic, clock, least free heap, resets by
+# the watchdog since the last sleep.
 _SCRATCH = const(0x4005800C)
 _MAGIC = const(0x0F757470)  # a small integer
 
 
-class Board:
+class Board(Common):
     def __init__(self):
+        super().__init__()
         self._begin_us = time.ticks_us()
         self._retained = b""
+        try:
+            with open("board.json") as file:
+                given = json.load(file)
+            self.power, self.battery = given["power"], given["battery"]
+        except (OSError, ValueError, KeyError):
+            pass  # it lives without figures of power
         reset = machine.reset_cause() == machine.WDT_RESET
         self.cause = WATCHDOG if reset else COLD
         kept = reset and mem32[_SCRATCH] == _MAGIC
         self._clock_s = mem32[_SCRATCH + 4] if kept else 0
+        self.resets = mem32[_SCRATCH + 12] = mem32[_SCRATCH + 12] + 1 if kept else 0
         self._clock_ms = 0
         self._clock_at = time.ticks_ms()
         self.node_id, self.key = identity.load(machine.unique_id())
@@ -57,8 +67,7 @@ class Board:
         self._vsys = ADC(Pin(VSYS_PIN, Pin.IN))
         self._diode = ADC(ADC.CORE_TEMP)
         self._i2c = I2C(0, sda=Pin(I2C_PINS[0]), scl=Pin(I2C_PINS[1]), freq=400000)
-        self._sensor = None
-        self._link = None
+        self._sensor = self._link = self._flash = None
         self._least_free = 1 << 29  # bytes of heap, after a collection
         # With USB plugged in somebody is at the desk: no watchdog that ends the prompt.
         self._watchdog = None if Pin(VBUS_PIN, Pin.IN)() else WDT(timeout=_WATCHDOG_MS)
@@ -115,7 +124,10 @@ class Board:
         self._retained = blob
 
     def flash(self):
-        return rp2.Flash(start=RING_START, len=RING_SIZE), 0, RING_SIZE // 4096, _PROGRAM
+        if self._flash is None:
+            device = rp2.Flash(start=RING_START, len=RING_SIZE)
+            self._flash = Timed(device, self, time.ticks_us, time.ticks_diff)
+        return self._flash, 0, RING_SIZE // 4096, _PROGRAM
 
     def lanes(self):
         return LANES
@@ -141,15 +153,17 @@ class Board:
             self._sensor = sensor
         return self
 
-    def capture(self, buf):
+    def capture(self, buf, rows=0, enough=None):
         """A sensor that failed is set up from scratch the next time."""
         sensor, self._sensor = self._sensor, None
-        sensor.capture(buf)
+        rows = sensor.capture(buf, rows, enough)
         self._sensor = sensor
+        return rows
 
     def link(self):
         if self._link is None:
-            self._link = Link()
+            self._link = Link(self)
+        self._link.open()
         return self._link
 
     # --- sleep ---
@@ -157,7 +171,10 @@ class Board:
     def doze_ms(self, ms):
         """Wait asleep, content the watchdog on the way; the event pin is not looked at."""
         while ms > 0:
+            self.hurry()
+            begin = time.ticks_us()
             machine.lightsleep(min(ms, _LOOK_MS))
+            self.doze_us += time.ticks_diff(time.ticks_us(), begin)
             self.feed()
             ms -= _LOOK_MS
 
@@ -167,6 +184,8 @@ class Board:
         free = gc.mem_free()
         if free < self._least_free:
             self._least_free = mem32[_SCRATCH + 8] = free
+        if self._link:
+            self._link.close()
         if self._sensor and event:
             self._sensor.motion()  # what the node was awake for is no news
         begin = time.ticks_ms()
@@ -180,23 +199,36 @@ class Board:
             if event and self._event():
                 self.cause = EVENT
                 break
+        self.resets = mem32[_SCRATCH + 12] = 0
+        self.doze_us = self.flash_us = self.radio_us = 0
         self._begin_us = time.ticks_us()
 
 
 class Link:
     """The UART as a byte stream with a deadline; the other side is there or it isn't."""
 
-    def __init__(self):
+    def __init__(self, board):
+        self._board = board
+        self._open = False
         self._uart = UART(0, _BAUD, tx=Pin(UART_PINS[0]), rx=Pin(UART_PINS[1]), rxbuf=256,
                           txbuf=1280, timeout=_ACK_MS, timeout_char=_ACK_MS)
 
+    def open(self):
+        self._open, self._since_us = True, time.ticks_us()
+
     def write(self, buf):
+        self._board.hurry()
         self._uart.write(buf)
 
     def readinto(self, buf):
+        self._board.hurry()
         return self._uart.readinto(buf) or 0
 
     def close(self):
+        if not self._open:
+            return
+        self._open = False
         self._uart.flush()
         while self._uart.any():  # an answer that came too late
             self._uart.read()
+        self._board.radio_us += time.ticks_diff(time.ticks_us(), self._since_us)

@@ -9,10 +9,11 @@ from struct import calcsize, pack, unpack
 
 from micropython import const
 
+from node.board import Common, Late
 from node.sensor.replay import Replay
 
 # What world and node say to each other, also for the host.
-WAKE = "<QIIHbBH"  # clock_us, random, cut, battery_mv, temperature_c, cause, bytes retained
+WAKE = "<QIIHbBBH"  # clock_us, random, cut, battery_mv, temperature_c, cause, resets, retained
 ASK = "<BIH"  # what, at_us, and samples of CAPTURE or bytes of laps of SLEEP
 REPLY = "<BI"  # yes or no, and bytes of the window or the gateway's port
 SLEEP_MORE = "<IBIHHH"  # ms, event, programmed, erases, operations, bytes retained
@@ -23,7 +24,7 @@ LINK = const(2)
 POWER_LOST = const(3)
 SLEEP = const(4)
 
-_WAKE = const(22)
+_WAKE = const(23)
 _SECTOR = const(4096)
 _ACK_S = const(5)  # real seconds; only a dead gateway lets them pass
 _ERASE = const(6)
@@ -45,12 +46,13 @@ def given():
 _given = None
 
 
-class Board:
+class Board(Common):
     def __init__(self):
+        super().__init__()
         self._world = World(int(sys.argv[-2]))
         board = given()
         (self._clock_us, self._random, cut, self._battery_mv, self._temperature_c, self.cause,
-         retained) = unpack(WAKE, self._world.read(_WAKE))
+         self.resets, retained) = unpack(WAKE, self._world.read(_WAKE))
         self._retained = self._world.read(retained)
         self.node_id = board["node"]
         self._lanes = board["lanes"]
@@ -58,9 +60,10 @@ class Board:
         self._uplink = board["uplink"]
         self.power = board["power"]
         self.battery = board["battery"]
+        self._sample_us = board["sample_us"]
         self._us = 0
-        self.doze_us = self.flash_us = self.radio_us = 0
         self._laps = bytearray()
+        self._link = None
         self._flash = Flash(int(sys.argv[-1]), self, board["flash"], cut)
 
     # --- time ---
@@ -79,9 +82,25 @@ class Board:
     def spend_us(self, us):
         self._us += us
 
-    def transmit_us(self, us):
+    def wait_us(self, us):
+        """Let time pass, not beyond the deadline; return how much, and whether it is there."""
+        late = self.limit_us and self._us + us >= self.limit_us
+        if late:
+            us = max(0, self.limit_us - self._us)
         self._us += us
+        return us, late
+
+    def doze(self, us):
+        us, late = self.wait_us(us)
+        self.doze_us += us
+        if late:
+            raise Late
+
+    def transmit(self, us):
+        us, late = self.wait_us(us)
         self.radio_us += us
+        if late:
+            raise Late
 
     def feed(self):
         pass  # the world itself watches that the node goes on
@@ -123,18 +142,20 @@ class Board:
     def sensor(self, settings):
         def fetch(buf):
             came, size = self._ask(CAPTURE, settings.window)
-            self.doze_us += settings.window * settings.period_us
-            self.spend_us(settings.window * settings.period_us)
             return self._world.readinto(buf) if came and size == 2 * len(buf) else 0
 
-        return Replay(fetch)
+        def wait(rows):
+            self.spend_us(rows * self._sample_us)
+            self.doze(rows * settings.period_us)
+
+        return Replay(fetch, wait, settings.channels)
 
     def link(self):
         up, port = self._ask(LINK)
         if not up:
-            self.transmit_us(self._uplink["failed_us"])
+            self.transmit(self._uplink["failed_us"])
             return None
-        self.transmit_us(self._uplink["session_us"])
+        self.transmit(self._uplink["session_us"])
         stream = socket.socket()
         try:
             stream.settimeout(_ACK_S)
@@ -142,12 +163,15 @@ class Board:
         except OSError:
             stream.close()
             raise
-        return Link(stream, self, self._uplink["byte_ns"])
+        self._link = Link(stream, self, self._uplink["byte_ns"])
+        return self._link
 
     def power_lost(self):
         self._ask(POWER_LOST)  # no answer ever comes: the world ends this process
 
     def sleep(self, ms, event=True):
+        if self._link:
+            self._link.close()
         flash = self._flash
         self._world.write(
             pack(ASK, SLEEP, self._us, len(self._laps))
@@ -241,11 +265,11 @@ class Link:
         self._byte_ns = byte_ns
 
     def write(self, data):
-        self._board.transmit_us(len(data) * self._byte_ns // 1000)
+        self._board.transmit(len(data) * self._byte_ns // 1000)
         self._stream.write(data)
 
     def readinto(self, buf):
-        self._board.transmit_us(len(buf) * self._byte_ns // 1000)
+        self._board.transmit(len(buf) * self._byte_ns // 1000)
         try:
             return self._stream.readinto(buf) or 0
         except OSError:

@@ -16,8 +16,10 @@ class Analog:
         self.period_us = period_us
         self.late_us = 0  # how much the worst sample of the last capture was late
 
-    def capture(self, buf):
+    def capture(self, buf, first=0, enough=None):
         """Fill `buf`, array('h') of rows of one value a channel; allocates nothing.
+
+        After `first` rows `enough()` is asked whether these will do. Returns the rows there are.
 
         Every sample waits for its own moment counted from the first, so delays don't add up.
         OSError if the pace could not be kept: a sample was a whole period late.
@@ -28,6 +30,8 @@ class Analog:
         start = time.ticks_us()
         self.late_us = 0
         for row in range(rows):
+            if enough and row == first and enough():
+                return first
             early_us = row * self.period_us - time.ticks_diff(time.ticks_us(), start)
             if early_us > 0:
                 time.sleep_us(early_us)

@@ -73,6 +73,7 @@ class LSM6DSOX:
         self._status = bytearray(2)
         self._byte = bytearray(1)
         self._g = self._xl = self._period_us = 0
+        self._xl_rows = self._g_rows = 0  # read so far by capture()
 
     def start(self, period_us, range_g=4, range_dps=2000):
         """Check who answers, then set rate and ranges. OSError if it is not an LSM6DSOX."""
@@ -97,18 +98,32 @@ class LSM6DSOX:
         self._write(CTRL1_XL, self._xl)
         self._write(FIFO_CTRL3, code << 4 | code)
 
-    def capture(self, buf):
+    def capture(self, buf, first=0, enough=None):
         """Fill `buf`, array('h') of rows of six (acceleration, rotation), with new samples.
 
+        After `first` rows `enough()` is asked whether these will do. Returns the rows there are.
         Sleeps while the FIFO fills, reads it a slice at a time, allocates nothing.
         """
+        rows = len(buf) // 6
+        self._xl_rows = self._g_rows = 0
         self._write(CTRL2_G, self._g)
         self._write(FIFO_CTRL4, _BYPASS)
         self._write(FIFO_CTRL4, _CONTINUOUS)
-        rows = len(buf) // 6
-        xl = g = empty = 0
-        while xl < rows or g < rows:
-            left = rows - (xl if xl < g else g)
+        try:
+            if enough:
+                self._read_up_to(first, buf, rows)
+                if enough():
+                    return first
+            self._read_up_to(rows, buf, rows)
+        finally:
+            self._write(FIFO_CTRL4, _BYPASS)
+            self._write(CTRL2_G, 0)  # the gyroscope takes twenty times what the rest does
+        return rows
+
+    def _read_up_to(self, goal, buf, rows):
+        xl, g, empty = self._xl_rows, self._g_rows, 0
+        while xl < goal or g < goal:
+            left = goal - (xl if xl < g else g)
             most = _SLICE // 2
             self.pause_ms((left if left < most else most) * self._period_us // 1000 + 1)
             words = self._waiting()
@@ -128,9 +143,7 @@ class LSM6DSOX:
                         self._place(buf, g * 6 + 3, at)
                         g += 1
                 words -= size
-        self._write(FIFO_CTRL4, _BYPASS)
-        self._write(CTRL2_G, 0)  # the gyroscope takes twenty times what the rest does
-        return rows
+        self._xl_rows, self._g_rows = xl, g
 
     def _place(self, buf, to, at):
         raw = self._raw

@@ -24,6 +24,8 @@ def flash(
     node: Annotated[int | None, typer.Option(help="be this known node again")] = None,
     network: Annotated[Path | None, typer.Option(
         help="JSON file with ssid, password, host and port of the gateway")] = None,
+    battery: Annotated[str, typer.Option(
+        help="what it hangs on, as in boards/batteries.toml")] = "li-ion-18650",
     wipe: Annotated[bool, typer.Option("--wipe", help="erase the recorded data as well")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan only")] = False,
     baud: Annotated[int, typer.Option(help="speed of the serial line (ESP32)")] = 460800,
@@ -35,8 +37,8 @@ def flash(
     from outpost import flash as flashing
     from outpost.console import print_json
 
-    plan, told = flashing.run(flashing.Options(board, port, model, image, node, network, wipe,
-                                               baud, not no_stub), dry_run)
+    plan, told = flashing.run(flashing.Options(board, port, model, image, node, network,
+                                               battery, wipe, baud, not no_stub), dry_run)
     if json:
         print_json({**plan.json(), **({"told": told} if told else {})})
     else:

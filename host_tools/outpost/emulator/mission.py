@@ -20,7 +20,7 @@ import numpy as np
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import record
 from node.ring import Ring
-from outpost import build, data, features, firmware, recipe, reference, train
+from outpost import build, data, features, firmware, power, recipe, reference, train
 from outpost.boards import load as load_board
 from outpost.console import steps
 from outpost.emulator import SECOND_US, Emulator, EmulatorError
@@ -105,7 +105,9 @@ def fly(hours: float, seed: int = 1, events: int | None = None, cuts: int = 5, h
     with Emulator(usb=False) as board, tempfile.TemporaryDirectory() as scratch:
         settings = world.settings(meta) | {"listen": 1}
         settings["model"]["crc32"] = 0  # compiled into the firmware
-        files = firmware.files_image({"settings.json": json.dumps(settings).encode()})
+        figures = power.figures(load_board("rp2040"), power.battery())
+        files = firmware.files_image({"settings.json": json.dumps(settings).encode(),
+                                      "board.json": json.dumps(figures).encode()})
         board.load(uf2=image.uf2, parts={firmware.FILES_OFFSET: files})
         for number, one in enumerate(dataset.test):
             path = Path(scratch) / f"{number}.i16"

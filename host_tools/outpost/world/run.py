@@ -163,12 +163,13 @@ def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
 
     kind = next(iter(board.costs["uplink"]))
     link = f"uplink.{kind}"
-    stages = (board.stage_us("boot"),
-              board.stage_us("capture", sample=meta["window"], value=values, B=2 * values),
+    window = board.stage_us("capture", sample=meta["window"], value=values, B=2 * values)
+    stages = (board.stage_us("boot"), board.stage_us("capture"),
               board.stage_us("pre", **meta["work"]["pre"]),
               board.stage_us("infer", **meta["work"]["infer"]),
               board.stage_us("post"), board.stage_us("store", record=2), 0)
     return {"stage_us": [round(us) for us in stages],
+            "sample_us": round((window - board.stage_us("capture")) / meta["window"]),
             "flash": {"program_us": round(each("store", "page")),
                       "program_byte_ns": round(1e3 * each("store", "B")),
                       "erase_us": round(each("store", "sector"))},

@@ -61,6 +61,7 @@ class World:
         self._node: Node | None = None  # that waits for its next wake
         self._going: tuple[bytes, int, int] | None = None  # the window this wake is sampling
         self._pass_mj = 0.0  # what the last whole pass took
+        self._resets = 0  # by the watchdog, in a row
         self._operations = 0  # of the flash, since the next fault has been due
         self.journal.save(state)
 
@@ -118,6 +119,7 @@ class World:
             code = node.end(kill=wake["ended"] in ("cut", "hung"))
             if last is None and wake["ended"] == "killed" and code > 0:
                 wake["ended"] = "crashed"  # by itself; its last words are in node.log
+        self._resets = self._resets + 1 if wake["ended"] in ("hung", "crashed") else 0
         if last is not None:
             self._asleep(wake, last)
             self._operations += last.operations if fault else 0
@@ -152,7 +154,7 @@ class World:
         random = Random(f"{schedule.seed}/node/{state.wakes}").getrandbits(32)
         return WAKE.pack(state.clock_us + state.skew_us, random, cut,
                          voltage_mv(self.battery["curve"], charge),
-                         round(schedule.temperature_c(now_s)), state.cause,
+                         round(schedule.temperature_c(now_s)), state.cause, self._resets,
                          len(state.retained)) + state.retained
 
     def _answer(self, node: Node, heard: Ask, fault: Fault | None, wake: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import machine
 
 ticks_diff, ticks_add = real.ticks_diff, real.ticks_add
 _slept_ms = 0
+_began_us = real.ticks_us()  # the port's clock begins with its own code
 
 
 def time():
@@ -23,7 +24,7 @@ def ticks_ms():
 
 
 def ticks_us():
-    return real.ticks_add(real.ticks_us(), _slept_ms * 1000)
+    return real.ticks_diff(real.ticks_us(), _began_us) + _slept_ms * 1000
 
 
 def sleep_ms(ms):

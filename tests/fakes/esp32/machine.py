@@ -41,6 +41,15 @@ def deepsleep(ms=0):
     raise Slept
 
 
+def lightsleep(ms=0):
+    import chip_time
+
+    if any(radio_on.values()):
+        raise OSError("Wi-Fi is up")
+    events.append(["lightsleep", ms])
+    chip_time._slept_ms += ms
+
+
 radio_on = {}
 
 

@@ -1,0 +1,308 @@
+"""A board on the desk: virtual time, flash in RAM, and a sensor, a link and faults as a test says.
+
+`wake(board)` lives one wake of the real cycle; what it retained is on the board afterwards.
+"""
+
+import json
+import os
+import sys
+from struct import unpack
+
+from node import record
+from node.board import COLD, TIMER, WATCHDOG, Common, Late
+from node.cycle import _live_once
+from node.outbox import Outbox
+from node.ring import Ring
+from node.state import State
+
+SECTOR = 4096
+LANES = (4, 4, 8, 4)
+POWER = {"boot_uw": 117384, "active_uw": 132051, "doze_uw": 2984, "radio_uw": 495051,
+         "sensor_uw": 2006, "flash_uw": 73333, "sleep_nw": 87267, "listen_nw": 84333,
+         "leak_nw": 330184, "boot_us": 0}
+BATTERY = {"capacity_mj": 43416000, "curve": [
+    [0, 2502], [10, 3146], [20, 3372], [30, 3449], [40, 3532], [50, 3602], [60, 3680],
+    [70, 3764], [80, 3842], [90, 3936], [100, 4032]]}
+STAGE_US = (400000, 35000, 400, 30, 500, 3000, 0)
+MODEL = {"name": "fake", "crc32": 0, "abi": 1, "window": 64, "channels": 6, "features": 2,
+         "classes": 3}
+SETTINGS = {"window": 64, "channels": 6, "period_us": 80000, "model": MODEL, "wake_s": 60,
+            "uplink_s": 600, "uplink_most_s": 7200, "dwell_s": 0}
+
+
+class Slept(BaseException):
+    pass
+
+
+class Fake:
+    """A model whose votes are a test's; `asked` counts."""
+
+    ABI, WINDOW, CHANNELS, FEATURES, CLASSES = 1, 64, 6, 2, 3
+
+    def __init__(self, votes):
+        self.votes, self.asked = votes, 0
+
+    def features(self, window, out):
+        out[0], out[1] = window[0], len(window)
+
+    def predict(self, features, votes):
+        self.asked += 1
+        votes[:] = bytes(self.votes)
+        return self.votes.index(max(self.votes))
+
+
+class Board(Common):
+    def __init__(self, **settings):
+        super().__init__()
+        with open("settings.json", "w") as file:
+            json.dump(dict(SETTINGS, **settings), file)
+        self.data = bytearray(b"\xff" * SECTOR * sum(LANES))
+        self.power, self.battery = POWER, BATTERY
+        self.cause, self.node_id = COLD, 1
+        self.clock_us = 1000 * 1000000
+        self.us = 0
+        self.mv, self.celsius = 4032, 20
+        self.kept = b""
+        self.value = 0  # what all samples are, or a function of the row
+        self.silent = self.hangs = self.flash_fails = False
+        self.linked = True  # a function of the clock (s), or a bool
+        self.receives = True  # and somebody acknowledges
+        self.attempts = []  # when a link was asked for, s
+        self.laps, self.slept_ms, self.listened = [], 0, False
+        self.radio = False
+        self.random = 1
+        sys.modules["fake"] = self.model = Fake([8, 1, 1])
+        sys.modules["fake_large"] = self.large = Fake([1, 8, 1])
+
+    # --- the board's side ---
+
+    def now_s(self):
+        return (self.clock_us + self.us) // 1000000
+
+    def ticks_us(self):
+        return self.us
+
+    def lap(self, stage):
+        self.us += STAGE_US[stage]
+        self.laps.append(stage)
+        return self.us
+
+    def feed(self):
+        pass
+
+    def wait(self, us):
+        late = self.limit_us and self.us + us >= self.limit_us
+        if late:
+            us = max(0, self.limit_us - self.us)
+        self.us += us
+        return us, late
+
+    def retained(self):
+        return self.kept
+
+    def retain(self, blob):
+        self.next = bytes(blob)
+
+    def flash(self):
+        return self, 0, sum(LANES), 1
+
+    def lanes(self):
+        return LANES
+
+    def random32(self):
+        self.random = (self.random * 1664525 + 1013904223) & 0xFFFFFFFF
+        return self.random
+
+    def battery_mv(self):
+        return self.mv
+
+    def temperature_c(self):
+        return self.celsius
+
+    def sensor(self, settings):
+        self.period_us, self.channels = settings.period_us, settings.channels
+        return self
+
+    def capture(self, buf, first=0, enough=None):
+        if self.hangs:
+            raise KeyboardInterrupt  # nothing else ends it
+        if self.silent:
+            raise OSError(19)
+        rows = len(buf) // self.channels
+        for row in range(rows):
+            value = self.value(row) if callable(self.value) else self.value
+            for channel in range(self.channels):
+                buf[row * self.channels + channel] = value
+        for upto in (first, rows) if enough else (rows,):
+            us, late = self.wait(upto * self.period_us)
+            self.doze_us += us
+            if late:
+                raise Late
+            if enough and upto == first and enough():
+                return first
+        return rows
+
+    def transmit(self, us):
+        us, late = self.wait(us)
+        self.radio_us += us
+        if late:
+            raise Late
+
+    def link(self):
+        self.attempts.append(self.now_s())
+        up = self.linked(self.now_s()) if callable(self.linked) else self.linked
+        if not up:
+            self.transmit(1600000)
+            return None
+        self.radio = True
+        self.transmit(704000)
+        return self
+
+    def write(self, data):
+        self.transmit(len(data) * 8)
+        self.frame = bytes(data)
+
+    def close(self):
+        self.radio = False
+
+    def sleep(self, ms, event=True):
+        self.slept_ms, self.listened = ms, event
+        self.close()
+        raise Slept
+
+    # --- flash ---
+
+    def readblocks(self, sector, buf, offset=0):
+        at = sector * SECTOR + offset
+        buf[:] = self.data[at:at + len(buf)]
+
+    def writeblocks(self, sector, buf, offset=0):
+        if self.flash_fails:
+            raise OSError(5)
+        at = sector * SECTOR + offset
+        for i in range(len(buf)):
+            self.data[at + i] &= buf[i]
+        self.us += 1000
+        self.flash_us += 1000
+
+    def ioctl(self, operation, argument):
+        if operation == 6:
+            if self.flash_fails:
+                raise OSError(5)
+            at = argument * SECTOR
+            self.data[at:at + SECTOR] = b"\xff" * SECTOR
+            self.us += 70000
+            self.flash_us += 70000
+        return 0
+
+    # --- what a test asks ---
+
+    def records(self, lane=None):
+        """(lane, time, kind, payload) of all on flash."""
+        found, first = [], 0
+        for number, sectors in enumerate(LANES):
+            ring = Ring(Copy(self.data), first, sectors, number, 1)
+            ring.mount()
+            if lane is None or lane == number:
+                found += [(number, time_s, kind, bytes(payload))
+                          for _, kind, time_s, payload in ring.records()]
+            first += sectors
+        return found
+
+    def events(self, *reasons):
+        """(reason, detail, value) of the events on flash, of these reasons or of all."""
+        return [tuple(payload) for _, _, kind, payload in sorted(
+            self.records(), key=lambda found: found[1])
+                if kind == record.EVENT and (not reasons or payload[0] in reasons)]
+
+    def state(self):
+        state = State()
+        assert state.load(self.kept)
+        state.energy.power, state.energy.battery = self.power, self.battery
+        return state
+
+    def decisions(self):
+        """Payloads of decisions, from flash and from what is gathered."""
+        outbox = Outbox((Copy(self.data), 0, sum(LANES), 1), None, LANES)
+        state = State()
+        state.load(self.kept)
+        outbox.mount(state.outbox(self.kept), True)
+        outbox.flush()
+        return [bytes(payload) for _, kind, _, payload in outbox.lanes[2].records()
+                if kind == record.DECISION]
+
+
+class Copy:
+    """Flash that forgets what is programmed."""
+
+    def __init__(self, data):
+        self.data = bytearray(data)
+
+    def readblocks(self, sector, buf, offset=0):
+        at = sector * SECTOR + offset
+        buf[:] = self.data[at:at + len(buf)]
+
+    def writeblocks(self, sector, buf, offset=0):
+        at = sector * SECTOR + offset
+        self.data[at:at + len(buf)] = buf
+
+    def ioctl(self, operation, argument):
+        return 0
+
+
+class Serial:
+    """Stands in for the uplink: everything is acknowledged, if anybody is there."""
+
+    def __init__(self, board):
+        self._board = board
+
+    def drain(self, outbox, node, late):
+        frame = bytearray(512)
+        while not late():
+            size = outbox.batch(node, frame)
+            if size == 0:
+                return
+            self._board.write(memoryview(frame)[:size])
+            if not self._board.receives:
+                self._board.transmit(5000000)
+                raise OSError(110)
+            lane = frame[5] & 127
+            outbox.acknowledge(lane, unpack("<I", frame[6:10])[0], outbox.lanes[lane].next_seq - 1)
+
+
+def wake(board, cause=None):
+    """Live one wake, and sleep until the next. Returns the seconds slept."""
+    from node import cycle
+
+    cycle.Serial = Serial
+    board.us, board.laps, board.next = 0, [], None
+    board.doze_us = board.flash_us = board.radio_us = 0
+    if cause is not None:
+        board.cause = cause
+    try:
+        _live_once(board)
+    except Slept:
+        pass
+    assert not board.radio
+    board.clock_us += board.us + board.slept_ms * 1000
+    board.kept, board.cause, board.resets = board.next, TIMER, 0
+    return board.slept_ms // 1000
+
+
+def hang(board):
+    """A wake that only the watchdog ends."""
+    board.us, board.laps = 0, []
+    board.doze_us = board.flash_us = board.radio_us = 0
+    try:
+        _live_once(board)
+        raise AssertionError("it did not hang")
+    except KeyboardInterrupt:
+        pass
+    board.clock_us += 120000000
+    board.cause = WATCHDOG
+    board.resets += 1
+
+
+def done():
+    os.remove("settings.json")
+    print("OK")
