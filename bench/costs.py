@@ -110,8 +110,9 @@ def measure_forests(pico: measure.Pico, folder: Path) -> list[Subject]:
         paths = costs.path_lengths(ours, x)
         rows = np.argsort(paths)[[0, len(x) // 2, -1]]
         pico.load(module(base, forest, folder))
-        times, votes = pico.predict(x[rows])
-        if not (votes == ours.votes(x[rows])).all():
+        times, chosen, votes = pico.predict(x[rows])
+        expected = ours.answer(x[rows])
+        if not (votes == expected.votes).all() or not (chosen == expected.chosen).all():
             raise SystemExit("the board's votes are not the reference's")
         for row, us in zip(rows, times, strict=True):
             found.append((f"{trees} trees of depth {depth}, {paths[row]} nodes",

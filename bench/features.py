@@ -52,7 +52,7 @@ class Trial:
             hits = 0
             for fit, held in folds.split(x, y, groups):
                 model = train.fit(replace(forest, seed=repeat), x[fit], y[fit])
-                answers = reference.decide(reference.from_sklearn(model).votes(x[held]))
+                answers = reference.from_sklearn(model).answer(x[held]).chosen
                 hits += int((answers == y[held]).sum())
                 nodes.append(sum(tree.tree_.node_count for tree in model.estimators_))
             right.append(hits / len(y))

@@ -27,13 +27,13 @@ from outpost.paths import BUILD, NATIVE
 from outpost.recipe import Recipe
 
 if TYPE_CHECKING:
-    from outpost.reference import Forest
+    from outpost.reference import Answers, Forest
 
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
 STEPS = ("recipe", "data", "features", "train", "reference", "costs", "contract", "convert",
-         "compile", "link", "mpy", "build")
+         "trees", "compile", "link", "mpy", "build")
 
 # Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """
@@ -189,16 +189,15 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
             status.update(f"[bold]{what.name}[/]: {text}")
 
         fitted = fit(what, step)
-        from outpost import contract, convert, costs, reference
+        from outpost import contract, convert, costs
 
         dataset, test_set, x_test = fitted.dataset, fitted.test, fitted.x_test
         forest, trees, signal = fitted.model, fitted.forest, what.signal
-        expected = trees.votes(x_test)
-        decided = reference.decide(expected)
+        expected = trees.answer(x_test)
         accuracy = {
             "sklearn": float((forest.predict(x_test) == test_set.y).mean()),
-            "reference": float((decided == test_set.y).mean()),
-            "reference_by_recording": _by_recording(expected, test_set)}
+            "reference": float((expected.chosen == test_set.y).mean()),
+            "reference_by_recording": _by_recording(expected.votes, test_set)}
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -221,9 +220,11 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "accel_range_g": signal.accel_range_g, "gyro_range_dps": signal.gyro_range_dps,
                 "channels": [asdict(channel) for channel in signal.channels],
                 "features": what.feature_names,
-                "forest": {"trees": len(trees.trees),
-                           "nodes": sum(int((tree.left >= 0).sum()) for tree in trees.trees),
-                           "depth": max(map(costs.longest_path, trees.trees))},
+                "forest": {"trees": len(trees.trees), "nodes": trees.nodes,
+                           "depth": max(map(costs.longest_path, trees.trees)),
+                           "vote": what.forest.vote, "form": what.forest.form,
+                           "early_exit": what.forest.early_exit,
+                           "trees_asked": float(expected.asked.mean())},
                 "work": {"pre": dict(costs.feature_work(what)),
                          "infer": dict(costs.forest_work(trees))},
                 "post": {"method": what.post.method, "window": what.post.window,
@@ -233,7 +234,7 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "warnings": dataset.warnings,
                 "golden": _golden(test_set, x_test, expected), "modules": modules}
             violations = [line.broken for line in contract.of_build(
-                what, dataset.classes, decided, test_set,
+                what, dataset.classes, expected.chosen, test_set,
                 {arch: modules[arch]["bytes"] for arch in archs}) if not line.ok]
             if violations:
                 return {**meta, "violations": violations}
@@ -251,14 +252,14 @@ def fit(what: Recipe, step: Callable[[str], None] = lambda text: None) -> Fitted
     train_set, test_set = (data.windows(part, dataset.classes, what.signal.window, what.signal.hop)
                            for part in (dataset.train, dataset.test))
     step("loading scikit-learn")
-    from outpost import features, reference, train
+    from outpost import convert, features, train
 
     step("computing features")
     x_train, x_test = (features.compute(what, part.x) for part in (train_set, test_set))
     step("training")
     model = train.fit(what.forest, x_train, train_set.y)
     return Fitted(dataset, train_set, test_set, x_train, x_test, model,
-                  reference.from_sklearn(model))
+                  convert.declare(what, model))
 
 
 def make_module(what: Recipe, arch: str, scratch: Path) -> dict[str, Any]:
@@ -278,17 +279,15 @@ def make_module(what: Recipe, arch: str, scratch: Path) -> dict[str, Any]:
 
 
 def prove(what: Recipe, module: dict[str, Any], scratch: Path, test_set: data.Windows,
-           x: np.ndarray, expected: np.ndarray) -> int:
+          x: np.ndarray, expected: "Answers") -> int:
     """Run the x64 module on the held-out windows, fill in its figures and return its ABI.
 
-    Raises BuildError when it differs from the features or votes expected anywhere.
+    Raises BuildError when it differs from the features, votes or class expected anywhere.
     """
     found, votes, answers, told = execute(scratch / module["file"], test_set.x, x.shape[1],
-                                          expected.shape[1])
-    from outpost import reference
-
-    agree = ((found == x).all(axis=1) & (votes == expected).all(axis=1)
-             & (answers == reference.decide(expected)))
+                                          expected.votes.shape[1])
+    agree = ((found == x).all(axis=1) & (votes == expected.votes).all(axis=1)
+             & (answers == expected.chosen))
     module["accuracy"] = float((answers == test_set.y).mean())
     module["accuracy_by_recording"] = _by_recording(votes, test_set)
     module["disagreements"] = int((~agree).sum())
@@ -299,7 +298,7 @@ def prove(what: Recipe, module: dict[str, Any], scratch: Path, test_set: data.Wi
             f"{what.name}: the compiled module disagrees with the integer reference on "
             f"{module['disagreements']} of {len(agree)} windows; window {first}: features "
             f"{found[first].tolist()} votes {votes[first].tolist()}, expected "
-            f"{x[first].tolist()} votes {expected[first].tolist()}")
+            f"{x[first].tolist()} votes {expected.votes[first].tolist()}")
     return told["abi"]
 
 
@@ -340,7 +339,7 @@ def _by_recording(votes: np.ndarray, windows: data.Windows) -> float:
     return float((total.argmax(axis=1) == windows.y[first]).mean())
 
 
-def _golden(windows: data.Windows, x: np.ndarray, votes: np.ndarray) -> list[dict[str, Any]]:
+def _golden(windows: data.Windows, x: np.ndarray, expected: "Answers") -> list[dict[str, Any]]:
     """Pick windows of every class with the answers the module must give, for self-tests.
 
     `window` is little-endian int16 in hex, sample by sample.
@@ -349,8 +348,8 @@ def _golden(windows: data.Windows, x: np.ndarray, votes: np.ndarray) -> list[dic
     for label in np.unique(windows.y):
         for i in np.flatnonzero(windows.y == label)[:GOLDEN]:
             golden.append({"window": windows.x[i].astype("<i2").tobytes().hex(),
-                           "features": x[i].tolist(), "votes": votes[i].tolist(),
-                           "class": int(votes[i].argmax())})
+                           "features": x[i].tolist(), "votes": expected.votes[i].tolist(),
+                           "class": int(expected.chosen[i])})
     return golden
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from outpost import boards, build, contract, convert, costs, recipe, reference
+from outpost import boards, build, contract, convert, costs, recipe
 from outpost import measure as machines
 from outpost.boards import Battery, Board
 from outpost.console import steps
@@ -76,9 +76,9 @@ def check(model: str, board_name: str, battery: str = BATTERY, fetch: bool = Fal
         fitted = build.fit(what, step)
         step("compiling, and running it on MicroPython")
         convert.emit(what, fitted.model, folder)
-        votes = fitted.forest.votes(fitted.x_test)
+        expected = fitted.forest.answer(fitted.x_test)
         host = build.make_module(what, build.HOST, folder)
-        build.prove(what, host, folder, fitted.test, fitted.x_test, votes)
+        build.prove(what, host, folder, fitted.test, fitted.x_test, expected)
         arch = board.architecture
         module = host if arch == build.HOST else build.make_module(what, arch, folder)
         content = (folder / module["file"]).read_bytes()
@@ -89,7 +89,7 @@ def check(model: str, board_name: str, battery: str = BATTERY, fetch: bool = Fal
         sizes = _sizes(what, fitted, arch, len(content), folder)
     ran = [line for line in measured if line.name == "accuracy"]
     if not ran:
-        lines = contract.of_answers(what, fitted.dataset.classes, reference.decide(votes),
+        lines = contract.of_answers(what, fitted.dataset.classes, expected.chosen,
                                     fitted.test) + lines
     lines += measured
     lines += _modelled(what, board, cells[battery], fitted, {line.name for line in lines})
@@ -123,10 +123,10 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
         with machines.Pico() as pico:
             yield from _heap(what, pico.name, *pico.load(content))
             pre, found = pico.features(fitted.test.x)
-            infer, votes = pico.predict(made)
-        _same(what, pico.name, found, votes, fitted, made)
+            infer, chosen, votes = pico.predict(made)
+        _same(what, pico.name, found, chosen, votes, fitted, made)
         yield from contract.of_answers(
-            what, fitted.dataset.classes, reference.decide(votes[:-1]), fitted.test, EMULATED,
+            what, fitted.dataset.classes, chosen[:-1], fitted.test, EMULATED,
             f"{arch} on the {pico.name}")
         most = pre.max() + infer.max()
         wanted = contract.demand(what, "latency_us")
@@ -139,10 +139,10 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
     if machines.Counter.present(arch):
         with machines.Counter(arch) as counter:
             heap = counter.load(content)
-            counts, votes = counter.predict(made[timed])
+            counts, chosen, votes = counter.predict(made[timed])
         if board.chip["name"] != "RP2040" or not machines.Pico.present():
             yield from _heap(what, counter.name, *heap)
-        _same(what, counter.name, None, votes, fitted, made[timed])
+        _same(what, counter.name, None, chosen, votes, fitted, made[timed])
         wanted = contract.demand(what, "instructions", arch)
         yield Line("instructions", wanted, float(counts.max()), EMULATED,
                    f"predict() in {counter.name}, the {len(timed)} longest windows: {path}")
@@ -152,10 +152,11 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
                    f"{_slope(nodes[timed], counts):.1f}")
 
 
-def _same(what: Recipe, machine: str, found: np.ndarray | None, votes: np.ndarray,
-          fitted: build.Fitted, x: np.ndarray) -> None:
+def _same(what: Recipe, machine: str, found: np.ndarray | None, chosen: np.ndarray,
+          votes: np.ndarray, fitted: build.Fitted, x: np.ndarray) -> None:
     """Raise CheckError if a machine answered otherwise than the reference."""
-    wrong = int((votes != fitted.forest.votes(x)).any(axis=1).sum())
+    expected = fitted.forest.answer(x)
+    wrong = int(((votes != expected.votes).any(axis=1) | (chosen != expected.chosen)).sum())
     if found is not None:
         wrong += int((found != fitted.x_test).any(axis=1).sum())
     if wrong:

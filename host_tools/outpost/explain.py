@@ -84,8 +84,8 @@ def trees(checked: Checked) -> list[TreeCost]:
 
 def _right(checked: Checked, trees: tuple) -> float:
     fitted = checked.fitted
-    votes = replace(fitted.forest, trees=tuple(trees)).votes(fitted.x_train)
-    return float((votes.argmax(axis=1) == fitted.train.y).mean())
+    answers = replace(fitted.forest, trees=tuple(trees)).answer(fitted.x_train)
+    return float((answers.chosen == fitted.train.y).mean())
 
 
 def _pre_us(checked: Checked, names: set[str]) -> float:

@@ -84,7 +84,7 @@ def shared_object(headers: dict[str, str], source: str) -> Path:
     """
     compiler = _compiler()
     content = [*compiler, source, *(part for item in sorted(headers.items()) for part in item)]
-    content += [(NATIVE / name).read_text() for name in ("features.c", "trees.h")]
+    content += [path.read_text() for path in sorted(NATIVE.glob("*.[ch]"))]
     key = hashlib.sha256("\0".join(content).encode()).hexdigest()[:20]
     library = cache.root() / "build" / f"{key}.so"
     if library.exists():

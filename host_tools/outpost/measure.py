@@ -41,7 +41,7 @@ def timed(name, rows):
         if name == "features":
             print(mean(call, row, features), *features)
         else:
-            print(mean(call, row, votes), *votes)
+            print(mean(call, row, votes), call(row, votes), *votes)
 """
 
 
@@ -85,10 +85,10 @@ class Pico:
         times, answers = self._run("features", windows)
         return times, answers.astype(np.int16)
 
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return µs (windows,) of predict(), and uint8 votes, of int16 features `x`."""
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return µs (windows,) of predict(), its answers and uint8 votes, of int16 features."""
         times, answers = self._run("predict", x)
-        return times, answers.astype(np.uint8)
+        return times, answers[:, 0], answers[:, 1:].astype(np.uint8)
 
     def _run(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         data = np.ascontiguousarray(rows.reshape(len(rows), -1).astype("<i2"))
@@ -140,11 +140,13 @@ class Counter:
 
     def features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return instructions of features() for each window, and the int16 features."""
-        return self._run("features(w, f)", "w", "f", windows)
+        counts, answers = self._run("features(w, f)", "w", "*f", windows)
+        return counts, answers.astype(np.int16)
 
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return instructions of predict() for each row of features, and the uint8 votes."""
-        return self._run("predict(f, v)", "f", "v", x)
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return instructions of predict() for each row of features, its answers and votes."""
+        counts, answers = self._run("predict(f, v)", "f", "predict(f, v), *v", x)
+        return counts, answers[:, 0], answers[:, 1:].astype(np.uint8)
 
     def _run(self, call: str, into: str, out: str, rows: np.ndarray
              ) -> tuple[np.ndarray, np.ndarray]:
@@ -152,8 +154,8 @@ class Counter:
         for row in rows.reshape(len(rows), -1):
             self.board.run(f"{into}[:] = array('h', {row.tolist()})")
             counts.append(self.board.instructions(call) - self._nothing)
-            answers.append(self.board.run(f"print(*{out})").split())
-        return np.array(counts), np.array(answers).astype(np.int16 if out == "f" else np.uint8)
+            answers.append(list(map(int, self.board.run(f"print({out})").split())))
+        return np.array(counts), np.array(answers)
 
 
 def machine(arch: str) -> qemu.Machine:

@@ -140,7 +140,7 @@ def of_shape(shape: dict[str, int], arch: str) -> Subject:
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    from outpost import convert, features, reference
+    from outpost import convert, features
 
     what = _recipe(shape)
     noise = np.random.default_rng(1)
@@ -151,15 +151,15 @@ def of_shape(shape: dict[str, int], arch: str) -> Subject:
     forest.fit(x, y)
     windows = noise.integers(-8000, 8000, (WINDOWS, shape["window"], channels)).astype(np.int16)
     found = features.compute(what, windows)
-    votes = reference.from_sklearn(forest).votes(found)
+    answers = convert.declare(what, forest).answer(found)
     with tempfile.TemporaryDirectory(prefix="outpost-") as name:
         folder = Path(name)
         convert.emit(what, forest, folder)
         obj = compile.compile_module([NATIVE / "module.c"], [folder, NATIVE], arch,
                                      folder / "module.o")
         content = link.link(obj, arch, what.name)
-    expected = [(row.tolist(), vote.tolist(), int(vote.argmax()))
-                for row, vote in zip(found, votes, strict=True)]
+    expected = [(row.tolist(), votes.tolist(), int(chosen)) for row, votes, chosen
+                in zip(found, answers.votes, answers.chosen, strict=True)]
     return Subject(what.name, content, [one.tobytes() for one in windows], expected)
 
 

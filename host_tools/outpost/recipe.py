@@ -31,6 +31,8 @@ STATISTICS = ("mean", "deviation", "mad", "min", "max", "energy", "peak_to_peak"
 MAX_FEATURES = 127
 MAX_WINDOW = 1024
 SOURCES = ("aeon:BasicMotions", "sklearn:digits")
+VOTES = ("hard", "soft")
+FORMS = ("fast", "compact")
 POST_METHODS = ("majority", "decay")
 CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "heap_peak", "instructions",
                  "latency_us", "awake_ms", "energy_uj", "life_days")
@@ -99,13 +101,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Forest:
-    """Limits of the random forest; None leaves scikit-learn's default."""
+    """Limits of the random forest, None leaves scikit-learn's default; and how it becomes code."""
 
     trees: int
     depth: int | None
     leaves: int | None
     leaf_samples: int
     seed: int
+    vote: str = "hard"
+    early_exit: bool = False
+    form: str = "fast"
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,10 @@ def _forest(table: _Table) -> Forest:
                     depth=table.number("depth", int, 1, 32, None),
                     leaves=table.number("leaves", int, 2, 65536, None),
                     leaf_samples=table.number("leaf_samples", int, 1, 65536, 1),
-                    seed=table.number("seed", int, 0, 2**32 - 1, 1))
+                    seed=table.number("seed", int, 0, 2**32 - 1, 1),
+                    vote=table.choice("vote", str, VOTES, "hard"),
+                    early_exit=table.take("early_exit", bool, False),
+                    form=table.choice("form", str, FORMS, "fast"))
     table.finish()
     return forest
 

@@ -1,8 +1,10 @@
 """The declared integer reference: what a forest's compiled code must answer, vote for vote.
 
 A tree goes left where `x < floor(threshold) + 1`, which for whole x is scikit-learn's
-`x <= threshold`. Its answer is the leaf's most frequent class. Each tree has one vote; most votes
-win, and of equal ones the lowest class.
+`x <= threshold`. What its leaf says is added up: one vote for the leaf's most frequent class
+(hard), up to 255 points for each class, as large as its share of the leaf's training samples
+(soft), or the leaf's value as a whole number (a regression). The class with most wins, of equal
+ones the lowest.
 """
 
 from dataclasses import dataclass
@@ -11,37 +13,89 @@ from typing import Any
 import numpy as np
 
 LEAF = -1
+POINTS = 255  # what a soft tree has for a class, at most
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers: the module's answer and `votes` buffer, window by window.
+
+    `chosen` int32 (windows,) is a class, or a regression's value; `votes` uint8 (windows,
+    classes), without columns for a regression; `asked` (windows,) how many trees were asked.
+    """
+
+    chosen: np.ndarray
+    votes: np.ndarray
+    asked: np.ndarray
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree as arrays by node; `left` is LEAF at leaves, where `answer` is the class."""
+    """One tree as arrays by node; `left` is LEAF at leaves, which say `said` (nodes, classes)."""
 
     feature: np.ndarray
     threshold: np.ndarray  # int32: go left below it
     left: np.ndarray
     right: np.ndarray
-    answer: np.ndarray
+    said: np.ndarray
+
+    def leaves(self, features: np.ndarray) -> np.ndarray:
+        """Return the node each row of int16 `features` ends at."""
+        node = np.zeros(len(features), np.intp)
+        rows = np.arange(len(features))
+        while (inner := self.left[node] != LEAF).any():
+            below = features[rows, self.feature[node]] < self.threshold[node]
+            node = np.where(inner, np.where(below, self.left[node], self.right[node]), node)
+        return node
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees that vote on `classes` classes."""
+    """Trees whose leaves say something about `classes` classes (0: the value of a regression).
+
+    With `early_exit` no tree is asked any more once it could not change the class.
+    """
 
     trees: tuple[Tree, ...]
     classes: int
+    soft: bool = False
+    early_exit: bool = False
 
-    def votes(self, features: np.ndarray) -> np.ndarray:
-        """Return how many trees chose each class: uint8 (windows, classes) for int16 features."""
-        votes = np.zeros((len(features), self.classes), np.uint8)
-        rows = np.arange(len(features))
-        for tree in self.trees:
-            node = np.zeros(len(features), np.intp)
-            while (inner := tree.left[node] != LEAF).any():
-                below = features[rows, tree.feature[node]] < tree.threshold[node]
-                node = np.where(inner, np.where(below, tree.left[node], tree.right[node]), node)
-            votes[rows, tree.answer[node]] += 1
-        return votes
+    @property
+    def nodes(self) -> int:
+        """How many comparisons the trees have."""
+        return sum(int((tree.left != LEAF).sum()) for tree in self.trees)
+
+    @property
+    def shift(self) -> int:
+        """How many bits of the points are left out of `votes`, so that all fit a byte."""
+        return max((POINTS * len(self.trees)).bit_length() - 8, 0) if self.soft else 0
+
+    def answer(self, features: np.ndarray) -> Answers:
+        """Return the answers to int16 `features` (windows, features)."""
+        total = np.zeros((len(features), max(self.classes, 1)), np.int64)
+        asked = np.zeros(len(features), int)
+        going = np.ones(len(features), bool)
+        for number, tree in enumerate(self.trees, 1):
+            total[going] += tree.said[tree.leaves(features[going])]
+            asked[going] = number
+            if self.early_exit and self.classes:
+                left = len(self.trees) - number
+                going[going] = ~self._sure(total[going], left * (POINTS if self.soft else 1))
+        if not self.classes:
+            nothing = np.zeros((len(total), 0), np.uint8)
+            return Answers(total[:, 0].astype(np.int32), nothing, asked)
+        return Answers(total.argmax(axis=1).astype(np.int32),
+                       (total >> self.shift).astype(np.uint8), asked)
+
+    @staticmethod
+    def _sure(total: np.ndarray, gain: int) -> np.ndarray:
+        """Return where no class can overtake the first, if each may still gain `gain`."""
+        best = total.argmax(axis=1)[:, None]
+        number = np.arange(total.shape[1])
+        needed = total + gain + (number < best)  # of equal ones the lowest wins
+        np.put_along_axis(needed, best, 0, axis=1)
+        return needed.max(axis=1) <= np.take_along_axis(total, best, axis=1)[:, 0]
 
 
 def integer_threshold(threshold: np.ndarray) -> np.ndarray:
@@ -52,18 +106,19 @@ def integer_threshold(threshold: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(threshold) + 1, -32768, 32768).astype(np.int32)
 
 
-def from_sklearn(model: Any) -> Forest:
+def points(share: np.ndarray) -> np.ndarray:
+    """Return classes' shares of a leaf, 0 to 1, as points in a byte: emlearn 0.23.2's rounding."""
+    return (np.round(share * 254) / 254 * 255).astype(np.uint8).astype(int)
+
+
+def from_sklearn(model: Any, soft: bool = False, early_exit: bool = False) -> Forest:
     """Read the trees of a fitted scikit-learn forest or decision tree classifier."""
     trees = []
     for estimator in getattr(model, "estimators_", [model]):
         tree = estimator.tree_
+        value = tree.value[:, 0, :]
+        said = points(value) if soft else np.eye(value.shape[1], dtype=int)[value.argmax(axis=1)]
         trees.append(Tree(
             feature=np.maximum(tree.feature, 0), threshold=integer_threshold(tree.threshold),
-            left=tree.children_left.copy(), right=tree.children_right.copy(),
-            answer=tree.value[:, 0, :].argmax(axis=1)))
-    return Forest(tuple(trees), len(model.classes_))
-
-
-def decide(votes: np.ndarray) -> np.ndarray:
-    """Return the class with most votes, of equal ones the lowest: (windows,) from votes."""
-    return votes.argmax(axis=1)
+            left=tree.children_left.copy(), right=tree.children_right.copy(), said=said))
+    return Forest(tuple(trees), len(model.classes_), soft, early_exit)

@@ -1,6 +1,7 @@
 """Models as tests on emulated machines need them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,21 +12,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """Return what `model(name)` gives: C in `folder`, windows, and what the reference says."""
+    """Return what `model(name)` gives: C in `folder`, windows, and what the reference says.
+
+    Further arguments replace those of [forest].
+    """
     made = {}
 
-    def make(name):
-        if name not in made:
-            made[name] = _make(name, tmp_path_factory.mktemp(name))
-        return made[name]
+    def make(name, **forest):
+        key = (name, *forest.items())
+        if key not in made:
+            made[key] = _make(name, tmp_path_factory.mktemp(name), forest)
+        return made[key]
 
     return make
 
 
-def _make(name, folder):
-    from outpost import convert, data, features, recipe, reference, train
+def _make(name, folder, other):
+    from outpost import convert, data, features, recipe, train
 
     what = recipe.load(recipe.find(name))
+    what = replace(what, forest=replace(what.forest, **other))
     dataset = data.load(what)
     signal = what.signal
     train_set, test_set = (data.windows(part, dataset.classes, signal.window, signal.hop)
@@ -35,4 +41,4 @@ def _make(name, folder):
     return SimpleNamespace(
         name=name, folder=folder, windows=test_set.x, more_windows=train_set.x,
         features=lambda windows: features.compute(what, windows),
-        votes=reference.from_sklearn(forest).votes)
+        answer=convert.declare(what, forest).answer)

@@ -44,13 +44,14 @@ def test_classify(machine, name, model, call):
     windows = np.concatenate([windows, rng.integers(  # as no sensor would ever deliver them
         -32768, 32768, (20, *windows.shape[1:])).astype(np.int16)])
     x = what.features(windows)
-    votes = what.votes(x)
+    expected = what.answer(x)
+    votes = expected.votes
     rows = [(window.reshape(-1), np.zeros(x.shape[1], np.int16),
              np.zeros(votes.shape[1], np.uint8)) for window in windows]
     answers = call(machine, name, [NATIVE / "module.c"], [what.folder, NATIVE], "classify", rows)
     np.testing.assert_array_equal([after[1] for _, after in answers], x)
     np.testing.assert_array_equal([after[2] for _, after in answers], votes)
-    np.testing.assert_array_equal([answer for answer, _ in answers], votes.argmax(axis=1))
+    np.testing.assert_array_equal([answer for answer, _ in answers], expected.chosen)
 
 
 @every_machine
@@ -64,11 +65,31 @@ def test_predict_on_any_features(machine, name, model, call):
     x = np.concatenate([real, -real, rng.integers(-32768, 32768, (80, real.shape[1])),
                         np.full((1, real.shape[1]), -32768), np.full((1, real.shape[1]), 32767),
                         real[0] * (1 - alone) - alone]).astype(np.int16)  # one negative each
-    votes = what.votes(x)
+    expected = what.answer(x)
+    votes = expected.votes
     rows = [(features, np.full(votes.shape[1], 0xAA, np.uint8)) for features in x]
     answers = call(machine, name, [NATIVE / "module.c"], [what.folder, NATIVE], "predict", rows)
     np.testing.assert_array_equal([after[1] for _, after in answers], votes)
-    np.testing.assert_array_equal([answer for answer, _ in answers], votes.argmax(axis=1))
+    np.testing.assert_array_equal([answer for answer, _ in answers], expected.chosen)
+
+
+@every_machine
+@pytest.mark.parametrize("way", [
+    {"form": "compact"}, {"early_exit": True}, {"form": "compact", "early_exit": True},
+    {"vote": "soft"}, {"vote": "soft", "form": "compact", "early_exit": True}],
+    ids=lambda way: " ".join(f"{key}={value}" for key, value in way.items()))
+def test_every_way_to_vote(machine, way, model, call):
+    """Forms, soft votes, early exit: on digits, and on features no image has."""
+    what = model("digits", **way)
+    rng = np.random.default_rng(6)
+    x = np.concatenate([what.features(what.windows)[:60],
+                        rng.integers(-5, 20, (40, 64)).astype(np.int16)])
+    expected = what.answer(x)
+    rows = [(features, np.full(10, 0xAA, np.uint8)) for features in x]
+    answers = call(machine, "digits", [NATIVE / "module.c"], [what.folder, NATIVE], "predict",
+                   rows)
+    np.testing.assert_array_equal([after[1] for _, after in answers], expected.votes)
+    np.testing.assert_array_equal([answer for answer, _ in answers], expected.chosen)
 
 
 @every_machine

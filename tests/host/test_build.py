@@ -113,8 +113,9 @@ def test_windows_beyond_the_data_agree(built):
     windows[:3] = np.array([-32768, 32767, 0])[:, None, None]
     x = build_features(what, windows)
     found, votes, answers, _ = build.execute(built.folder / "x64" / "motion.mpy", windows, 12, 4)
-    assert (found == x).all() and (votes == forest.votes(x)).all()
-    assert (answers == reference.decide(forest.votes(x))).all() and len(np.unique(answers)) == 4
+    expected = forest.answer(x)
+    assert (found == x).all() and (votes == expected.votes).all()
+    assert (answers == expected.chosen).all() and len(np.unique(answers)) == 4
 
 
 def build_features(what, windows):
@@ -164,10 +165,10 @@ def test_a_broken_contract_fails_and_says_by_how_much(tmp_path):
 
 
 def test_code_that_disagrees_is_refused(tmp_path, monkeypatch):
-    from outpost import convert
+    from outpost import trees
 
     file = table(tmp_path / "digits", "digits")
-    monkeypatch.setattr(convert, "integer_threshold", np.trunc)  # as emlearn does it by itself
+    monkeypatch.setattr(trees, "integer_threshold", np.trunc)  # as emlearn does it by itself
     with pytest.raises(BuildError, match=r"disagrees with the integer reference on \d+ of 539"):
         build.build(str(file), out=tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))

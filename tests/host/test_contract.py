@@ -192,11 +192,13 @@ def test_mistakes_are_named(arguments, words):
 def test_answers_that_differ_are_no_measurement(nothing_to_measure_on):
     what = recipe.load(recipe.find("motion"))
     fitted = build.fit(what)
-    votes = fitted.forest.votes(fitted.x_test)
-    check._same(what, "a machine", fitted.x_test, votes, fitted, fitted.x_test)
-    votes[3, 0] += 1
-    with pytest.raises(check.CheckError, match="on a machine 1 of 120 windows"):
-        check._same(what, "a machine", fitted.x_test, votes, fitted, fitted.x_test)
+    found = fitted.forest.answer(fitted.x_test)
+    given = (fitted, fitted.x_test)
+    check._same(what, "a machine", fitted.x_test, found.chosen, found.votes, *given)
+    found.votes[3, 0] += 1
+    found.chosen[5] ^= 1
+    with pytest.raises(check.CheckError, match="on a machine 2 of 120 windows"):
+        check._same(what, "a machine", fitted.x_test, found.chosen, found.votes, *given)
 
 
 def test_rows_without_time_have_no_wake(nothing_to_measure_on, tmp_path):

@@ -89,6 +89,9 @@ def test_what_is_declared_is_read(tmp_path):
     ("accuracy = 0.9", "speed = 1", r"\[contract\] speed: is not known; allowed here: accuracy"),
     ("[contract]", "[kontract]", r"kontract: is not known \(did you mean 'contract'"),
     ("[contract]", "[forest]\ntrees = 256\n[contract]", r"\[forest\] trees: is 256; allowed: 1"),
+    ("[post]", '[forest]\nvote = "some"\n[post]', r"vote: is 'some'; allowed: hard, soft"),
+    ("[post]", '[forest]\nform = "small"\n[post]', r"form: is 'small'; allowed: fast, compact"),
+    ("[post]", "[forest]\nearly_exit = 1\n[post]", r"early_exit: is 1; it must be true or false"),
     ("[post]", "[post", "not valid TOML"),
 ])
 def test_mistakes_are_told(tmp_path, old, new, words):

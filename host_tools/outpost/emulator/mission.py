@@ -20,18 +20,19 @@ import numpy as np
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import record
 from node.ring import Ring
-from outpost import build, data, features, firmware, power, recipe, reference, train
+from outpost import build, convert, data, features, firmware, power, recipe, train
 from outpost.boards import load as load_board
 from outpost.console import steps
 from outpost.emulator import SECOND_US, Emulator, EmulatorError
 from outpost.gateway import ingest, store
 from outpost.paths import BUILD
+from outpost.reference import Forest
 from outpost.world import run as world
 
 MODEL = "motion"
 LANES = ("alert", "event", "telemetry", "diagnostic")
 HOUR_S = 3600
-EVENT_S = 8  # how long each motion lasts
+EVENT_S = 20  # how long each motion lasts
 GAP_S = 45  # from the start of one motion to the next, at least
 SETTLE_S = 4200  # after the end, with a link: two uplink periods and a wake
 GYRO, ACCEL = 1, 2  # tags of FIFO words
@@ -74,7 +75,7 @@ def draw(hours: float, random: Random, recordings: int, events: int, cuts: int, 
         until = at + random.uniform(0.5, 3) * HOUR_S
         outages.append((at, min(until, end)))
         at = until + random.uniform(0.5, 3) * HOUR_S
-    cut_at = sorted(random.uniform(0.02, 0.9) * end for _ in range(cuts))
+    cut_at = sorted(random.uniform(0.02, 0.98) * end for _ in range(cuts))
     # one hang while it senses a motion, the next asleep, and so on
     hang_at = [motions[random.randrange(len(motions))][0] + 3 if i % 2 == 0
                else random.uniform(0.02, 0.98) * end for i in range(hangs)]
@@ -136,7 +137,7 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
     mission = Mission()
     end = hours * HOUR_S
     actions = sorted([(at, "cut") for at in plan.cuts] + [(at, "hang") for at in plan.hangs])
-    line, least, armed = bytearray(), [], False
+    line, least = bytearray(), []
     stop = board.power()
     with steps(f"{hours:g} hours on the emulated RP2040", round(hours) + 2) as step:
         hour = 0
@@ -149,14 +150,10 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
                 _, kind = actions.pop(0)
                 if kind == "hang":
                     board.ask("hang")
-                elif armed:  # the one before hasn't struck yet
-                    actions.append((now + HOUR_S / 10, "cut"))
-                    actions.sort()
                 else:
-                    armed = True
                     torn = ({"seed": random.randrange(1 << 31)} if random.random() < 0.5
                             else {"keep": random.randrange(257)})
-                    board.cut(random.randint(1, 6), **torn)
+                    board.cut(random.randint(1, 12), **torn)
             until = min(actions[0][0] if actions else end + SETTLE_S, (hour * HOUR_S))
             stop = board.run(max(1.0, until * SECOND_US - stop.now_us), frame=True)
             now = stop.now_us / SECOND_US
@@ -175,7 +172,6 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
                 line.clear()
             elif stop.reason == "power":
                 mission.power_cuts += 1
-                armed = False
                 mission.resets.append(now)
                 line.clear()
                 stop = board.power(on=True, after_us=random.uniform(0.05, 30) * SECOND_US)
@@ -209,8 +205,8 @@ def _judge(mission: Mission, engine: Any, what: recipe.Recipe, dataset: data.Dat
              if start < mission.heard_s  # later ones wait for the next uplink
              and (window := _window(words, what)) is not None]
     x = features.compute(what, np.stack([window for _, window in truth]))
-    votes = _forest(what, dataset).votes(x)
-    chosen = reference.decide(votes)
+    answers = _declared(what, dataset).answer(x)
+    votes, chosen = answers.votes, answers.chosen
     pairs, gaps, stored = _stored(engine)
     at = disagreements = lost = unflushed = 0
 
@@ -250,11 +246,11 @@ def _window(words: list[list[int]], what: recipe.Recipe) -> np.ndarray | None:
     return np.hstack([np.array(accel, np.int16), np.array(gyro, np.int16)])
 
 
-def _forest(what: recipe.Recipe, dataset: data.Dataset) -> reference.Forest:
+def _declared(what: recipe.Recipe, dataset: data.Dataset) -> Forest:
     """Train the recipe's forest anew and return its declared integer reference."""
     signal = what.signal
     part = data.windows(dataset.train, dataset.classes, signal.window, signal.hop)
-    return reference.from_sklearn(train.fit(what.forest, features.compute(what, part.x), part.y))
+    return convert.declare(what, train.fit(what.forest, features.compute(what, part.x), part.y))
 
 
 def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]], int, set]:
