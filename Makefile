@@ -7,7 +7,7 @@ AT = $(if $(BOARD),--board $(BOARD)) $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run model test torture bench lint lock doctor clean \
-    flash deploy repl monitor erase pull profile firmware emulate test-boards
+    simulate flash deploy repl monitor erase pull profile firmware emulate test-boards
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -17,6 +17,10 @@ venv:  ## .venv, from requirements.lock
 
 run: venv  ## train, convert, live 7 virtual days on real MicroPython, write the report
 	@$(OUTPOST) run $(ARGS)
+
+simulate: venv  ## months of a node's life, its joules and its report: DAYS=90 WORLD=factory BOARD=esp32
+	@$(OUTPOST) simulate $(MODEL) $(if $(BOARD),--board $(BOARD)) $(if $(WORLD),--world $(WORLD)) \
+	    $(if $(DAYS),--days $(DAYS)) $(ARGS)
 
 model: venv  ## build a model: MODEL=motion
 	@$(OUTPOST) build $(MODEL) $(ARGS)

@@ -65,7 +65,7 @@ class Outbox:
             flushed = ring.next_seq - first
         self._page[:] = saved[_GATHERED:_GATHERED + _PAGE]
         self._fill = fill
-        for kind, time_s, payload in list(self._gathered()):
+        for kind, time_s, payload in list(self.gathered()):
             if flushed > 0:
                 at = len(payload) + 6
                 self._fill -= at
@@ -98,10 +98,11 @@ class Outbox:
     def flush(self):
         """Program what is gathered."""
         if self._fill:
-            self.lanes[TELEMETRY].extend(self._gathered())
+            self.lanes[TELEMETRY].extend(self.gathered())
             self._fill = self._waiting = 0
 
-    def _gathered(self):
+    def gathered(self):
+        """Yield (kind, time_s, payload) of what waits in retained memory."""
         at, page = 0, memoryview(self._page)
         while at < self._fill:
             end = at + 6 + page[at + 1]

@@ -42,6 +42,8 @@ TERMS = {
     "awake_ms": Term("awake", "ms"),
     "energy_uj": Term("a wake", "µJ"),
     "life_days": Term("life", "days", least=True),
+    "awake_p99_ms": Term("awake, 99 %", "ms"),
+    "joules_per_day": Term("a day", "J"),
 }
 
 
@@ -160,10 +162,10 @@ def _share(right: np.ndarray, recording: np.ndarray, of: str) -> Share:
                  len(np.unique(recording)), of)
 
 
-def demand(what: Recipe, name: str, arch: str | None = None) -> float | None:
-    """Return what the contract demands, of an architecture where that matters."""
+def demand(what: Recipe, name: str, where: str | None = None) -> float | None:
+    """Return what the contract demands, of an architecture or a board where that matters."""
     wanted = what.contract.get(name)
-    return wanted.get(arch) if isinstance(wanted, dict) else wanted
+    return wanted.get(where) if isinstance(wanted, dict) else wanted
 
 
 def of_answers(what: Recipe, classes: tuple[str, ...], answers: np.ndarray, windows: Windows,

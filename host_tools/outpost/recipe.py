@@ -35,7 +35,9 @@ VOTES = ("hard", "soft")
 FORMS = ("fast", "compact")
 POST_METHODS = ("majority", "decay")
 CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "heap_peak", "instructions",
-                 "latency_us", "awake_ms", "energy_uj", "life_days")
+                 "latency_us", "awake_ms", "energy_uj", "life_days", "awake_p99_ms",
+                 "joules_per_day")
+BY_NAME = ("bytes", "life_days", "awake_p99_ms", "joules_per_day")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -348,13 +350,14 @@ def _tiers(table: _Table) -> dict[str, str]:
 
 
 def _contract(table: _Table) -> dict[str, Any]:
-    """Demands by name; `bytes` may be a table with one figure an architecture."""
+    """Demands by name; some may be tables, `bytes` by architecture and the others by board."""
     contract: dict[str, Any] = {}
     for key in CONTRACT_KEYS:
-        if isinstance(table.values.get(key), dict) and key == "bytes":
-            sizes = table.table(key)
-            contract[key] = {arch: sizes.number(arch, int, 1, 2**24)
-                             for arch in list(sizes.values)}
+        if isinstance(table.values.get(key), dict) and key in BY_NAME:
+            each = table.table(key)
+            kind, least = (int, 1) if key == "bytes" else (float, 0)
+            contract[key] = {name: each.number(name, kind, least, 2**24)
+                             for name in list(each.values)}
         else:
             most = 1.0 if key in ("accuracy", "worst_class") else 1e9
             value = table.number(key, float, 0.0, most, None)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import board as causes
+from outpost import page
+from outpost.page import INK, LINE
 from outpost.world import journal
 from outpost.world.audit import Audit
 from outpost.world.run import Plan
@@ -19,29 +21,6 @@ CAUSES = {causes.TIMER: ("timer", "#8fb3d9"), causes.EVENT: ("motion", "#e0913a"
           causes.WATCHDOG: ("watchdog reset", "#8e5ea2"),
           causes.BROWNOUT: ("brown-out", "#c43c39")}
 UP = "#3b8f5a"
-INK, FAINT, LINE = "#1d2733", "#66717e", "#2f6f9f"
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #f6f7f9; margin: 0 }
-main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px }
-h1 { font-size: 26px; margin: 0 } h2 { font-size: 18px; margin: 0 0 2px }
-p { margin: 4px 0 12px } .faint { color: #66717e; font-size: 14px }
-section { background: white; border: 1px solid #e2e5e9; border-radius: 8px; padding: 18px 20px;
-          margin-top: 18px }
-.verdict { font-size: 20px; border-left: 6px solid; padding-left: 16px }
-.good { border-color: #3b8f5a } .bad { border-color: #c43c39 }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr));
-           gap: 12px 18px; margin: 14px 0 }
-.figures b { display: block; font-size: 22px }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 14px; width: 100% }
-td:last-child:not(.n) { min-width: 260px }
-th { text-align: left; color: #66717e; font-weight: 500 }
-th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #e9ecef; vertical-align: top }
-td:nth-child(2) { white-space: nowrap }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-"""
-
 
 def write(plan: Plan, audit: Audit) -> Path:
     """Write report.html into the run's folder and return its path."""
@@ -49,40 +28,34 @@ def write(plan: Plan, audit: Audit) -> Path:
     wakes = [dict(row) for row in db.execute("SELECT * FROM wakes ORDER BY n")]
     truth = [dict(row) for row in db.execute(
         "SELECT captures.*, wakes.decision FROM captures JOIN wakes USING (n)"
-        " WHERE wakes.ended = 'slept' ORDER BY time_s")]
+        " WHERE wakes.ended = 'slept' AND wakes.decision < 255 ORDER BY time_s")]
     db.close()
     taken = stages(wakes)
     sections = [
         _verdict(plan, audit, wakes),
-        _section("What the wearer did, and what the node decided",
-                 "Each dot is a decision made by the compiled model on the node; the grey bar "
-                 "behind it is what the recording it saw was really of.", _timeline(plan, truth)),
-        _section("Records waiting at the node",
-                 "They gather while there is no link and go home when there is one. Green bands: "
-                 "the link was up. The node tries it on a schedule, so a short burst may pass "
-                 "unnoticed.", _queue(plan, wakes)),
-        _section("Wakes", "An hour, by cause. Green bands: the link was up.",
-                 _wakes(plan, wakes)),
-        _section("Decisions against truth", "Rows are the truth, columns what the node decided.",
-                 _confusion(plan, audit)),
-        _section("Where the time of a wake goes",
-                 f"Modelled for {html.escape(plan.board.name)}: node code ran on MicroPython's "
-                 "unix port, and virtual time went by the board's cost table below, never by the "
-                 "speed of this PC. An uplink's median is an attempt that met no link.",
-                 _latency(taken), _percentiles(taken)),
-        _section("Costs that virtual time went by",
-                 f"From {html.escape(plan.board.file.name)}, with kind and source of each.",
-                 _costs(plan)),
+        page.section("What the wearer did, and what the node decided",
+                     "Each dot is a decision made by the compiled model on the node; the grey "
+                     "bar behind it is what the recording it saw was really of.",
+                     _timeline(plan, truth)),
+        page.section("Records waiting at the node",
+                     "They gather while there is no link and go home when there is one. Green "
+                     "bands: the link was up. The node tries it on a schedule, so a short burst "
+                     "may pass unnoticed.", _queue(plan, wakes)),
+        page.section("Wakes", "An hour, by cause. Green bands: the link was up.",
+                     _wakes(plan, wakes)),
+        page.section("Decisions against truth",
+                     "Rows are the truth, columns what the node decided.",
+                     _confusion(plan, audit)),
+        page.section("Where the time of a wake goes",
+                     f"Modelled for {html.escape(plan.board.name)}: node code ran on "
+                     "MicroPython's unix port, and virtual time went by the board's cost table "
+                     "below, never by the speed of this PC. An uplink's median is an attempt that "
+                     "met no link.", _latency(taken), _percentiles(taken)),
+        page.section("Costs that virtual time went by",
+                     f"From {html.escape(plan.board.file.name)}, with kind and source of each.",
+                     _costs(plan)),
     ]
-    page = ("<!doctype html><html lang=en><meta charset=utf-8>"
-            "<meta name=viewport content='width=device-width'>"
-            f"<title>Outpost: {html.escape(plan.model.model)}</title><style>{_STYLE}</style>"
-            f"<script>{_plotly()}</script><main>{''.join(sections)}</main></html>")
-    path = plan.folder / "report.html"
-    scratch = plan.folder / ".report.html"
-    scratch.write_text(page, "utf-8")
-    scratch.replace(path)
-    return path
+    return page.write(plan.folder / "report.html", f"Outpost: {plan.model.model}", sections)
 
 
 def stages(wakes: Iterable[dict[str, Any]]) -> dict[str, list[int]]:
@@ -105,11 +78,6 @@ def percentile(values: list[int], percent: float) -> int:
 # --- sections ---
 
 
-def _section(title: str, text: str, *parts: str) -> str:
-    return (f"<section><h2>{html.escape(title)}</h2><p class=faint>{text}</p>{''.join(parts)}"
-            "</section>")
-
-
 def _verdict(plan: Plan, audit: Audit, wakes: list[dict[str, Any]]) -> str:
     dropped = f" + {audit.dropped:,} dropped and counted" if audit.dropped else ""
     if audit.ok:
@@ -128,7 +96,6 @@ def _verdict(plan: Plan, audit: Audit, wakes: list[dict[str, Any]]) -> str:
         (f"{sum(how == 'hung' for how in broken)}", "watchdog resets"),
         (f"{audit.compared:,}", "on flash, byte for byte the same"),
     )
-    cells = "".join(f"<span><b>{value}</b>{html.escape(name)}</span>" for value, name in figures)
     unflushed = (f"<p class=faint>{audit.unflushed} decisions were still gathering in retained "
                  "memory when a brown-out took it; they had not been appended.</p>"
                  if audit.unflushed else "")
@@ -136,7 +103,7 @@ def _verdict(plan: Plan, audit: Audit, wakes: list[dict[str, Any]]) -> str:
             f"{html.escape(plan.board.name)}</h1><p class=faint>seed {plan.schedule.seed}; the "
             "same seed gives the same days</p>"
             f"<section><div class='verdict {'good' if audit.ok else 'bad'}'>{line}</div>"
-            f"<div class=figures>{cells}</div>{unflushed}</section>")
+            f"{page.figures(figures)}{unflushed}</section>")
 
 
 def _timeline(plan: Plan, truth: list[dict[str, Any]]) -> str:
@@ -149,7 +116,7 @@ def _timeline(plan: Plan, truth: list[dict[str, Any]]) -> str:
             days.append(days[-1])
             labels.append(None)
         before = row["label"]
-        days.append(_when(row["time_s"]))
+        days.append(page.when(row["time_s"]))
         labels.append(before)
     right = [row for row in truth if classes[row["decision"]] == row["label"]]
     wrong = [row for row in truth if classes[row["decision"]] != row["label"]]
@@ -158,12 +125,12 @@ def _timeline(plan: Plan, truth: list[dict[str, Any]]) -> str:
                        line={"color": "#b9c5d1", "width": 9}, hoverinfo="skip")
     for rows, name, colour, size in ((right, "right", LINE, 4), (wrong, "wrong", "#c43c39", 9)):
         figure.add_scatter(
-            x=[_when(row["time_s"]) for row in rows],
+            x=[page.when(row["time_s"]) for row in rows],
             y=[classes[row["decision"]] for row in rows], mode="markers", name=name,
             marker={"color": colour, "size": size},
             text=[f"{row['recording']}, from sample {row['start']}" for row in rows])
     figure.update_yaxes(categoryorder="array", categoryarray=classes)
-    return _plot(figure, 300)
+    return page.plot(figure, 300)
 
 
 def _confusion(plan: Plan, audit: Audit) -> str:
@@ -180,7 +147,7 @@ def _confusion(plan: Plan, audit: Audit) -> str:
     figure.update_xaxes(side="top", title="decided")
     figure.update_yaxes(autorange="reversed", title="truth")
     return (f"<div style='max-width: {240 + 110 * len(classes)}px'>"
-            f"{_plot(figure, 70 + 62 * len(classes))}</div>")
+            f"{page.plot(figure, 70 + 62 * len(classes))}</div>")
 
 
 def _wakes(plan: Plan, wakes: list[dict[str, Any]]) -> str:
@@ -195,11 +162,12 @@ def _wakes(plan: Plan, wakes: list[dict[str, Any]]) -> str:
             if wake["cause"] == cause:
                 counts[int((wake["clock_us"] / 1e6 - start_s) // 3600)] += 1
         if any(counts):
-            figure.add_bar(x=[_when(start_s + 3600 * (i + 0.5)) for i in range(hours)], y=counts,
-                           name=name, marker_color=colour, marker_line_width=0)
+            middles = [page.when(start_s + 3600 * (i + 0.5)) for i in range(hours)]
+            figure.add_bar(x=middles, y=counts, name=name, marker_color=colour,
+                           marker_line_width=0)
     figure.update_layout(barmode="stack", bargap=0)
     figure.update_yaxes(title="wakes an hour")
-    return _plot(_links(plan, figure), 280)
+    return page.plot(_links(plan, figure), 280)
 
 
 def _queue(plan: Plan, wakes: list[dict[str, Any]]) -> str:
@@ -207,17 +175,17 @@ def _queue(plan: Plan, wakes: list[dict[str, Any]]) -> str:
 
     whole = [wake for wake in wakes if wake["ended"] == "slept"]
     figure = go.Figure()
-    figure.add_scatter(x=[_when(wake["clock_us"] / 1e6) for wake in whole],
+    figure.add_scatter(x=[page.when(wake["clock_us"] / 1e6) for wake in whole],
                        y=[wake["depth"] for wake in whole], mode="lines", name="waiting",
                        line={"color": LINE, "shape": "hv", "width": 1.5}, fill="tozeroy",
                        fillcolor="rgba(47,111,159,0.15)")
     lost = [wake for wake in wakes if wake["cause"] in (causes.BROWNOUT, causes.WATCHDOG)]
-    figure.add_scatter(x=[_when(wake["clock_us"] / 1e6) for wake in lost],
+    figure.add_scatter(x=[page.when(wake["clock_us"] / 1e6) for wake in lost],
                        y=[wake["depth"] or 0 for wake in lost], mode="markers",
                        name="after a brown-out or watchdog reset",
                        marker={"color": "#c43c39", "symbol": "x", "size": 8})
     figure.update_yaxes(title="records")
-    return _plot(_links(plan, figure), 280)
+    return page.plot(_links(plan, figure), 280)
 
 
 def _latency(taken: dict[str, list[int]]) -> str:
@@ -233,14 +201,14 @@ def _latency(taken: dict[str, list[int]]) -> str:
                        marker={"symbol": "line-ns-open", "size": 14, "color": "#c43c39"})
     figure.update_xaxes(type="log", title="milliseconds, modelled", dtick=1, exponentformat="none")
     figure.update_yaxes(autorange="reversed")
-    return _plot(figure, 340)
+    return page.plot(figure, 340)
 
 
 def _percentiles(taken: dict[str, list[int]]) -> str:
     rows = [[name, f"{len(taken[name]):,}",
              *(f"{percentile(taken[name], percent) / 1e3:,.3f}" for percent in (50, 90, 99, 100))]
             for name in (*STAGES, "awake") if taken[name]]
-    return _table(("stage", "times", "median ms", "90 %", "99 %", "longest"), rows, numbers=1)
+    return page.table(("stage", "times", "median ms", "90 %", "99 %", "longest"), rows, numbers=1)
 
 
 def _costs(plan: Plan) -> str:
@@ -248,50 +216,12 @@ def _costs(plan: Plan) -> str:
     rows = [[key.removeprefix("costs."), str(figure), figure.kind, figure.source]
             for key, figure in plan.board.figures() if key.startswith("costs.")
             and (not key.startswith("costs.uplink.") or key.startswith(f"costs.uplink.{used}."))]
-    return _table(("what", "takes", "kind", "source"), rows)
-
-
-# --- pieces ---
-
-
-def _when(time_s: float) -> str:
-    """Return the time on an axis: days of the run, as dates that Plotly can scale."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return page.table(("what", "takes", "kind", "source"), rows)
 
 
 def _links(plan: Plan, figure: "go.Figure") -> "go.Figure":
     """Shade the times when the link was up."""
     for up, down in (*plan.schedule.links, (plan.schedule.end_s, plan.schedule.end_s + 7200)):
-        figure.add_vrect(x0=_when(up), x1=_when(down), fillcolor=UP, opacity=0.22, line_width=0,
-                         layer="below")
+        figure.add_vrect(x0=page.when(up), x1=page.when(down), fillcolor=UP, opacity=0.22,
+                         line_width=0, layer="below")
     return figure
-
-
-def _plot(figure: "go.Figure", height: int) -> str:
-    figure.update_layout(
-        height=height, margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        template="plotly_white", font={"family": "system-ui, sans-serif", "color": INK},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0,
-                "font": {"color": FAINT}})
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
-    return str(figure.to_html(full_html=False, include_plotlyjs=False,
-                              config={"displayModeBar": False, "responsive": True}))
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: int = 99) -> str:
-    """Return a table whose columns from `numbers` on are set flush right."""
-    def row(tag: str, cells: Iterable[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}{' class=n' if i >= numbers else ''}>{html.escape(cell)}"
-                                f"</{tag}>" for i, cell in enumerate(cells)) + "</tr>"
-
-    return (f"<div class=wide><table>{row('th', heads)}"
-            f"{''.join(row('td', cells) for cells in rows)}</table></div>")

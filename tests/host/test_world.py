@@ -69,7 +69,7 @@ def lay_out(tmp_path):
         (tmp_path / "flash.img").write_bytes(b"\xff" * 4096 * 12)
         (tmp_path / "run.json").write_text(json.dumps({
             "micropython": str(fake), "bytecode": "",
-            "isolation": "process", "port": 9, "batch": 1, "bring_home": True, "window": 10,
+            "isolation": "process", "port": 9, "batch": 1, "bring_home": True,
             "drain": DRAIN.dump(),
             "battery": {"capacity_mj": 1e6, "curve": [[0, 3000], [100, 4100]]},
             "schedule": {"seed": 1, "days": days, "classes": LABELS, "quiet": "rest",

@@ -17,6 +17,7 @@ from node import board as causes
 from node import record
 from node.latency import POST
 from node.outbox import TELEMETRY, Outbox
+from node.state import State
 from outpost.gateway import store
 from outpost.world import journal
 from outpost.world.run import Plan
@@ -24,6 +25,8 @@ from outpost.world.schedule import DAY_S
 
 GATHERED = 256  # bytes of telemetry that may wait in retained memory: node/outbox.py
 LEAST = 6 + 3  # and what a decision takes of them at least
+JUDGED = (record.DECISION, record.EVENT)
+LOST = (causes.BROWNOUT, causes.COLD)  # retained memory was, before these
 
 
 class Image:
@@ -52,6 +55,16 @@ class Image:
         return 0
 
 
+@dataclass(frozen=True, order=True)
+class Change:
+    """A change of mode, as the node recorded it; `reason` is one of node/modes.py."""
+
+    time_s: int
+    before: int
+    after: int
+    reason: int
+
+
 @dataclass
 class Audit:
     """What came of a run. All is well if `ok`."""
@@ -59,18 +72,24 @@ class Audit:
     appended: int = 0  # records the node's rings have given a number
     stored: int = 0  # of them in the database
     dropped: int = 0  # overwritten at the node before they could be sent, and counted there
-    lost: int = 0  # appended, neither stored nor dropped; or a decision nobody can account for
+    waiting: int = 0  # still to be sent, whole on the node's flash
+    lost: int = 0  # appended and none of these; or a decision nobody can account for
     duplicates: int = 0  # decisions stored beyond one a window
     phantoms: int = 0  # stored, but never appended or without a window
     compared: int = 0  # records still on flash and compared byte by byte
     differing: int = 0  # of them not equal to what is stored
     unflushed: int = 0  # decisions that went with retained memory in a brown-out
+    lanes: list[dict[str, int]] = field(default_factory=list)  # the first four, by lane
     confusion: dict[tuple[str, str], int] = field(default_factory=dict)  # (truth, decision): n
+    tiers: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    # (who decided, in which mode): [right, all]
+    decided: dict[int, list[int]] = field(default_factory=dict)  # who: in which wakes
+    changes: list[Change] = field(default_factory=list)  # of mode, in order
 
     @property
     def ok(self) -> bool:
-        """Whether everything appended is stored once, as it was."""
-        return (self.appended == self.stored + self.dropped and self.lost == 0
+        """Whether everything appended is stored once, as it was, or waits."""
+        return (self.appended == self.stored + self.dropped + self.waiting and self.lost == 0
                 and self.duplicates == 0 and self.phantoms == 0 and self.differing == 0)
 
     @property
@@ -91,43 +110,62 @@ def audit(folder: Path, classes: list[str]) -> Audit:
     result = Audit()
     outbox = Outbox((Image(folder / "flash.img"), 0, sum(board["lanes"]), 1), None,
                     board["lanes"])
-    outbox.mount()
+    db = journal.read(folder / "world.db")
+    retained = db.execute("SELECT retained FROM state").fetchone()[0]
+    db.close()
+    state = State()
+    outbox.mount(state.outbox(retained) if state.load(retained) else None)
     outbox.prepare()  # what the last erases cost is noted in the sectors they made ready
     engine = store.connect(folder / "gateway.db")
+    here: list[tuple[int, int, bytes]] = []  # records that have not left the node
     with engine.connect() as db:
         known = 0
         for lane, ring in enumerate(outbox.lanes):
             rows = {row.seq: row for row in
                     store.lane_records(db, board["node"], lane, ring.epoch)}
-            _compare(result, ring, rows)
+            here += _compare(result, ring, rows)
             known += len(rows)
         result.phantoms += len(db.execute(select(store.records.c.seq)).all()) - known
-        decisions = db.execute(select(store.records.c.time_s, store.records.c.payload)
-                               .where(store.records.c.kind == record.DECISION)).all()
+        here += db.execute(select(store.records.c.kind, store.records.c.time_s,
+                                  store.records.c.payload)
+                           .where(store.records.c.kind.in_(JUDGED))).all()
         telemetry = db.execute(select(store.records.c.seq, store.records.c.time_s)
                                .where(store.records.c.lane == TELEMETRY)
                                .order_by(store.records.c.seq)).all()
     engine.dispose()
+    here += [(kind, time_s, bytes(payload)) for kind, time_s, payload in outbox.gathered()]
+    decisions = [(time_s, payload) for kind, time_s, payload in here if kind == record.DECISION]
+    result.changes = sorted(
+        Change(time_s, payload[1] >> 4, payload[1] & 15, payload[2])
+        for kind, time_s, payload in here
+        if kind == record.EVENT and payload[0] == record.MODE_CHANGED)
     gone = list(_gaps(telemetry)) if result.dropped else []
     _judge(result, folder, decisions, gone, classes)
     return result
 
 
-def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> None:
-    """Hold one lane's ring against its rows in the database."""
+def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[int, int, bytes]]:
+    """Hold one lane's ring against its rows in the database; yield the records that still wait."""
     appended = ring.next_seq - 1
     stored = sum(seq <= appended for seq in rows)
-    result.appended += appended
-    result.stored += stored
-    result.dropped += ring.dropped
-    result.lost += max(0, appended - stored - ring.dropped)
-    result.phantoms += len(rows) - stored
+    waiting = 0
     for seq, kind, time_s, payload in ring.records():
         row = rows.get(seq)
         if row is not None:
             result.compared += 1
             result.differing += (row.kind, row.time_s, row.payload) != (kind, time_s,
                                                                         bytes(payload))
+        elif seq > ring.acked:
+            waiting += 1
+            yield kind, time_s, bytes(payload)
+    result.appended += appended
+    result.stored += stored
+    result.dropped += ring.dropped
+    result.waiting += waiting
+    result.lost += max(0, appended - stored - ring.dropped - waiting)
+    result.phantoms += len(rows) - stored
+    result.lanes.append({"appended": appended, "stored": stored, "dropped": ring.dropped,
+                         "waiting": waiting})
 
 
 def _decided(laps: bytes | None) -> bool:
@@ -150,11 +188,12 @@ def _judge(result: Audit, folder: Path, decisions: Any, gone: list[tuple[int, in
 
     `gone` are the times whose telemetry was dropped, which _compare() has accounted for.
     """
-    made: dict[int, list[int]] = {}
+    made: dict[int, list[tuple[int, int]]] = {}
     for time_s, payload in decisions:
-        made.setdefault(time_s, []).append(payload[0])
+        made.setdefault(time_s, []).append((payload[0], payload[3]))
     db = journal.read(folder / "world.db")
     wakes = {row["n"]: row for row in db.execute("SELECT n, cause, laps FROM wakes")}
+    flat = db.execute("SELECT battery_mj = 0 FROM state").fetchone()[0]
     captures = db.execute("SELECT n, time_s, label FROM captures").fetchall()
     last = db.execute("SELECT wakes FROM state").fetchone()[0]
     db.close()
@@ -162,14 +201,20 @@ def _judge(result: Audit, folder: Path, decisions: Any, gone: list[tuple[int, in
         found = made.pop(row["time_s"], [])
         result.duplicates += max(0, len(found) - 1)
         if found:
-            pair = row["label"], classes[found[0]]
+            number, by = found[0]
+            pair = row["label"], classes[number]
             result.confusion[pair] = result.confusion.get(pair, 0) + 1
+            count = result.tiers.setdefault((by & 15, by >> 4), [0, 0])
+            count[0] += pair[0] == pair[1]
+            count[1] += 1
+            result.decided.setdefault(by & 15, []).append(row["n"])
         elif any(start <= row["time_s"] <= end for start, end in gone):
             continue
         elif row["n"] in wakes and _decided(wakes[row["n"]]["laps"]):
-            # Only a brown-out soon after, before a page was full, may have taken it.
-            soon = range(row["n"] + 1, min(last, row["n"] + GATHERED // LEAST) + 1)
-            if any(n not in wakes or wakes[n]["cause"] == causes.BROWNOUT for n in soon):
+            # Only power that went soon after, before a page was full, may have taken it.
+            soon = range(row["n"] + 1, row["n"] + GATHERED // LEAST + 1)
+            if any((flat if n > last else n not in wakes or wakes[n]["cause"] in LOST)
+                   for n in soon):
                 result.unflushed += 1
             else:
                 result.lost += 1
@@ -188,7 +233,8 @@ def summary(plan: Plan, found: Audit, restarts: dict[str, int], wall_s: float) -
         "wakes": sum(ended.values()),
         "days": round((clock_us / 1e6 - plan.schedule.start_s) / DAY_S, 3),
         "appended": found.appended, "stored": found.stored, "duplicates": found.duplicates,
-        "lost": found.lost, "dropped": found.dropped, "phantoms": found.phantoms,
+        "lost": found.lost, "dropped": found.dropped, "waiting": found.waiting,
+        "phantoms": found.phantoms,
         "compared": found.compared, "differing": found.differing, "unflushed": found.unflushed,
         "decisions": found.decisions, "accuracy": round(found.accuracy, 5),
         "by_timer": caused.get(causes.TIMER, 0), "by_motion": caused.get(causes.EVENT, 0),

@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS wakes (
     battery_mj REAL,              -- left at the end of that sleep
     harvest_mj REAL,              -- brought by the sun meanwhile
     asleep_us INTEGER,            -- how long that sleep was
+    mode INTEGER, left_mj REAL, rate_uw REAL, pace_s INTEGER,  -- as the node believes
+    spent_mj REAL,                -- by the node's own ledger, since it began
     depth INTEGER,                -- records waiting
     decision INTEGER, share INTEGER, smoothed INTEGER,
     link INTEGER,                 -- NULL not tried, 0 down, 1 up

@@ -107,7 +107,7 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
               | {"scenario": world.dump()},
               "drain": Drain.of(board, cell, radio).dump(),
               "battery": {"capacity_mj": capacity_mj(cell), "curve": cell.curve},
-              "window": meta["window"], "recordings": index}
+              "recordings": index}
     (folder / "run.json").write_text(json.dumps(config, indent=1))
     return Plan(folder, built, meta, schedule, board, cell, radio, chosen, lock)
 
@@ -187,10 +187,14 @@ def quietest(recordings: list[data.Recording]) -> str:
 
 
 class Run:
-    """The processes of a run, started again whenever they end early. Use as a context manager."""
+    """The processes of a run, started again whenever they end early. Use as a context manager.
 
-    def __init__(self, plan: Plan) -> None:
+    Without `restart` it is an error that the world ends early.
+    """
+
+    def __init__(self, plan: Plan, restart: bool = True) -> None:
         self.plan = plan
+        self.restart = restart
         self.restarts = {"world": 0, "ingest": 0}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._port = 0
@@ -221,7 +225,7 @@ class Run:
                 continue
             if name == "world" and code == 0:
                 return False
-            if code >= 0:
+            if code >= 0 or (name == "world" and not self.restart):
                 log = self.plan.folder / f"{name}.log"
                 words = log.read_text(errors="replace").strip().splitlines()
                 raise RunError(f"{words[-1].removeprefix('error: ') if words else name + ' ended'}"

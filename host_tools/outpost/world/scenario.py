@@ -150,8 +150,14 @@ def restore(values: dict[str, Any]) -> Scenario:
     """Return the scenario that `Scenario.dump` gave."""
     parts = {"temperature": Temperature, "activity": Activity, "link": Link, "faults": Faults,
              "clock": Clock, "solar": Solar}
-    return Scenario(**{key: parts[key](**value) if key in parts and value is not None else value
-                       for key, value in values.items()})
+    return Scenario(**{
+        key: parts[key](**{name: _tuples(one) for name, one in value.items()})
+        if key in parts and value is not None else value for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists as the tuples they were before JSON had them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 _DAYS = ((0, 0), (36600, 36600))

@@ -59,7 +59,6 @@ class World:
             state.cause, state.retained = causes.BROWNOUT, b""
         self.state = state
         self._node: Node | None = None  # that waits for its next wake
-        self._going: tuple[bytes, int, int] | None = None  # the window this wake is sampling
         self._pass_mj = 0.0  # what the last whole pass took
         self._resets = 0  # by the watchdog, in a row
         self._operations = 0  # of the flash, since the next fault has been due
@@ -102,7 +101,6 @@ class World:
         node = self._node or self._boot()
         node.send(self._wake_message(fault))
         last, at_us = None, 0
-        self._going = None
         try:
             while (heard := node.receive()) is not None:
                 at_us = heard.at_us
@@ -203,7 +201,10 @@ class World:
         wake |= {"ended": "slept", "awake_us": last.at_us, "laps": last.laps,
                  "depth": node.depth, "decision": node.decision,
                  "share": node.share, "smoothed": node.smoothed,
-                 "programmed": last.programmed, "erases": last.erases}
+                 "programmed": last.programmed, "erases": last.erases,
+                 "mode": node.modes.mode, "left_mj": node.energy.left_nj / 1e6,
+                 "rate_uw": node.energy.rate_nw / 1e3, "pace_s": node.energy.pace_s,
+                 "spent_mj": node.energy.spent_nj / 1e6}
         asleep_us = state.clock_us + last.at_us
         ppm = schedule.drift_ppm(asleep_us / 1e6)
         until_us = asleep_us + round(last.ms * 1000 / (1 + ppm / 1e6))
@@ -265,25 +266,17 @@ class World:
         return lines[-1] if lines else "none"
 
     def _window(self, clock_us: int, samples: int) -> bytes | None:
-        """Return a window of what goes on now, None if the sensor is silent.
-
-        A second request in the same wake is answered with the samples that follow.
-        """
+        """Return a window of what goes on now, None if the sensor is silent."""
         time_s = clock_us / 1e6
         if self.schedule.silent(time_s):
             return None
-        if self._going is None:
-            random = self.schedule.random("window", clock_us)
-            label = self.schedule.label(time_s)
-            name, recording, channels = random.choice(self.recordings[label])
-            whole = max(samples, self.config["window"])
-            start = random.randint(0, len(recording) // (2 * channels) - whole)
-            node_s = (clock_us + self.state.skew_us) // 1_000_000
-            self.journal.captured(self.state.wakes, node_s, label, name, start)
-        else:
-            recording, channels, start = self._going
-        self._going = recording, channels, start + samples
+        random = self.schedule.random("window", clock_us)
+        label = self.schedule.label(time_s)
+        name, recording, channels = random.choice(self.recordings[label])
         size = 2 * channels
+        start = random.randint(0, len(recording) // size - samples)
+        node_s = (clock_us + self.state.skew_us) // 1_000_000
+        self.journal.captured(self.state.wakes, node_s, label, name, start)
         return recording[start * size:(start + samples) * size]
 
 
