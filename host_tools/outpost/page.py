@@ -64,10 +64,10 @@ def when(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def plot(figure: "go.Figure", height: int) -> str:
-    """Return a Plotly figure as a part of the page."""
+def plot(figure: "go.Figure", height: int, top: int = 10) -> str:
+    """Return a Plotly figure as a part of the page; `top` is the room above it."""
     figure.update_layout(
-        height=height, margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        height=height, margin={"l": 10, "r": 10, "t": top, "b": 10},
         template="plotly_white", font={"family": "system-ui, sans-serif", "color": INK},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0,
                 "font": {"color": FAINT}})

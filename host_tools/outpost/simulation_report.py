@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LANES = ("alert", "event", "telemetry", "diagnostic")
 TIERS = ("gate", "main", "large")
 POINTS = 2000  # of a curve, at most
+MOST = 2  # figures told with their source for a phase
 BANDS = {"DEGRADED": "#e0b13a", "CRITICAL": "#c43c39", "SAFE": "#8e5ea2"}  # FULL is blank
 COLOURS = dict(zip(PHASES, (
     "#2f6f9f", "#4b9fc4", "#6cc0b4", "#3b8f5a", "#9bbf5a", "#d9b44a", "#e0813a", "#9aa7b5",
@@ -205,7 +206,9 @@ def _joules(life: Life) -> str:
     if life.harvest_mj.any():
         harvest = np.bincount(day, life.harvest_mj, day[-1] + 1) / 1e3
         figure.add_scatter(x=middles, y=_round(harvest, 4), name="harvest", mode="lines",
-                           line={"color": INK, "width": 1.5, "dash": "dot"})
+                           line={"color": INK, "width": 1.5, "dash": "dot"}, yaxis="y2")
+        figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "showgrid": False,
+                                     "title": "harvest, J", "rangemode": "tozero"})
     figure.update_layout(barmode="stack", bargap=0.08)
     figure.update_yaxes(title="J a day")
     return page.plot(figure, 320)
@@ -237,7 +240,7 @@ def _latency(one: Outcome) -> str:
     figure.update_xaxes(type="log", exponentformat="none", nticks=4, tickfont={"size": 11})
     figure.update_yaxes(type="log", showticklabels=False)
     figure.update_layout(showlegend=False)
-    return (page.plot(figure, 170 * ((len(names) + 3) // 4) + 60)
+    return (page.plot(figure, 170 * ((len(names) + 3) // 4) + 60, top=30)
             + "<p class=faint>Milliseconds across, wakes upward, both logarithmic.</p>")
 
 
@@ -292,31 +295,28 @@ def _budget(one: Outcome) -> str:
         share = 100 * mj * wakes / life.drained_mj.sum()
         used = list(_rests_on(one, phase))
         kind = min((figure.kind for _, figure in used), key=KINDS.__getitem__)
-        source = "; ".join(f"{key} {figure} ({figure.kind}: {_short(figure.source)})"
-                           for key, figure in used)
+        source = "; ".join(f"{key} {figure}, {figure.kind}: {figure.source}"
+                           for key, figure in used[:MOST])
+        if len(used) > MOST:
+            source += f"; and {len(used) - MOST} more, below"
         rows.append([phase, ms, f"{mj / volt:,.4f}", f"{mj:,.4f}", f"{share:.1f}", p50, p99, kind,
                      source])
     total = life.drained_mj.sum() / wakes
     rows.append(["all", f"{life.length_s.sum() / wakes * 1e3:,.0f}", f"{total / volt:,.4f}",
                  f"{total:,.4f}", "100.0", "", "", "", ""])
-    return page.table(("phase", "ms", "mC", "mJ", "%", "p50 ms", "p99 ms", "kind", "figures"),
-                      rows, numbers=1, words=7)
-
-
-def _short(source: str) -> str:
-    return source if len(source) <= 60 else source[:59] + "…"
+    return page.table(("phase", "ms", "mC", "mJ", "%", "p50 ms", "p99 ms", "kind",
+                       "figures that matter most"), rows, numbers=1, words=7)
 
 
 def _rests_on(one: Outcome, phase: str) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures that a phase's energy is made of."""
+    """Yield the figures that a phase's energy is made of: powers, then costs, largest first."""
     board, power = one.plan.board, one.plan.board.power
     if phase == "leak":
         yield "self_discharge", one.plan.battery.self_discharge
         return
     if phase == "uplink":
         yield f"radio.{one.plan.radio}.session", power["radio"][one.plan.radio]["session"]
-        for key, figure in board.costs["uplink"][one.plan.radio].items():
-            yield key, figure
+        yield from board.costs["uplink"][one.plan.radio].items()
         return
     for key in POWERS.get(phase, ("active",)):
         table: dict = power
@@ -326,8 +326,8 @@ def _rests_on(one: Outcome, phase: str) -> Iterator[tuple[str, Figure]]:
             yield key, table
             if phase == "boot":
                 break  # `active` only where there is no `boot`
-    for key, figure in board.costs.get(phase, {}).items():
-        yield key, figure
+    costs = board.costs.get(phase, {}).items()
+    yield from sorted(costs, key=lambda item: -item[1].to("ns"))
 
 
 def _tiers(one: Outcome) -> str:

@@ -287,13 +287,14 @@ def test_a_journal_has_both_state_and_wake_or_neither(tmp_path):
 
 def test_no_second_node_touches_the_flash_before_the_first_is_gone(lay_out):
     """A node that outlives its world keeps the lock; the next world waits for its end."""
-    folder = lay_out("time.sleep(60)")
+    folder = lay_out("open('on', 'w').close()\ntime.sleep(60)")
     code = (f"from pathlib import Path\nfrom outpost.world.world import World\n"
             f"World(Path({str(folder)!r})).wake()")
     first = subprocess.Popen([sys.executable, "-c", code])
     second = None
     try:
         orphan = wait_for_child(first.pid)
+        wait_for(folder / "node/on")  # it has heard its world
         first.kill()
         first.wait()
         second = subprocess.Popen(
@@ -308,6 +309,16 @@ def test_no_second_node_touches_the_flash_before_the_first_is_gone(lay_out):
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+def wait_for(path: Path) -> None:
+    import time
+
+    for _ in range(400):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {path}")
 
 
 def wait_for_child(pid: int) -> int:
