@@ -7,13 +7,18 @@ import sys
 from array import array
 
 from node import board, model, record
+from node.modes import OVER
 from node.outbox import LANES, Outbox
 from node.settings import Settings
+from node.state import State
 
 _LANES = ("alert", "event", "telemetry", "diagnostic")
+_KINDS = ("", "reading", "decision", "event", "state", "window", "count", "day")
 _CAUSES = ("cold boot", "timer", "event pin", "watchdog", "brown-out")
 _REASONS = ("", "class changed", "bad settings", "sensor silent", "model refused", "uplink failed",
-            "flash failed", "deadline missed", "stage failed")
+            "flash failed", "deadline missed", "stage failed", "mode changed")
+_MODES = ("full", "degraded", "critical", "safe")
+_WHY = ("", "link lost", "flash bad", "budget short", "battery low", "hot", "cold", "failing")
 _REFUSED = ("none is set", "file missing", "file damaged", "will not load", "other ABI",
             "other shape")
 
@@ -34,6 +39,13 @@ def facts(here=None):
     except model.Refused as error:
         problem = _REFUSED[error.args[0]]
     gc.collect()
+    state, kept = State(), None
+    if state.load(here.retained()):  # after a sleep; not after power was off
+        energy = state.energy
+        energy.power, energy.battery = here.power, here.battery
+        kept = {"mode": _MODES[state.modes.mode], "soc": energy.soc(),
+                "days_left": energy.days_left(), "pace_s": energy.pace_s,
+                "spent_mj": energy.spent_nj // 1000000, "uw": energy.rate_nw // 1000}
     lanes = {}
     for name, ring in zip(_LANES, outbox.lanes):
         lanes[name] = {"epoch": ring.epoch, "next": ring.next_seq, "acknowledged": ring.acked,
@@ -44,7 +56,7 @@ def facts(here=None):
             "settings": settings.version, "settings_problem": settings.problem,
             "model": loaded, "model_problem": problem, "ring": lanes,
             "waiting": outbox.depth(), "battery_mv": here.battery_mv(),
-            "temperature_c": here.temperature_c()}
+            "temperature_c": here.temperature_c(), "kept": kept}
 
 
 def status(here=None):
@@ -62,6 +74,9 @@ def status(here=None):
         print("ring      %-10s %d recorded, %d acknowledged, %d dropped, %d sectors" % (
             name, lane["next"] - 1, lane["acknowledged"], lane["dropped"], lane["sectors"]))
     print("power     %d mV, %d deg C" % (told["battery_mv"], told["temperature_c"]))
+    if told["kept"]:
+        print("mode      %(mode)s, charge %(soc)d %%, %(days_left)d days left at %(uw)d uW, "
+              "a wake every %(pace_s)d s" % told["kept"])
 
 
 def selftest(here=None):
@@ -166,12 +181,15 @@ def _words(kind, payload):
     if kind == record.DECISION:
         return "decision %d (%d %%), smoothed %d" % (
             payload[0], payload[1] * 100 // 255, payload[2])
+    if kind == record.EVENT and payload[0] == record.MODE_CHANGED:
+        return "%s, was %s: %s%s" % (
+            _MODES[payload[1] & 15], _MODES[payload[1] >> 4], _WHY[payload[2] & 127],
+            " is over" if payload[2] & OVER else "")
     if kind == record.EVENT:
         return "%s, detail %d, value %d" % (
             _REASONS[payload[0]] if payload[0] < len(_REASONS) else payload[0],
             payload[1], payload[2])
-    return "%s, %d bytes" % ({record.READING: "reading", record.STATE: "state"}.get(kind, kind),
-                             len(payload))
+    return "%s, %d bytes" % (_KINDS[kind] if kind < len(_KINDS) else kind, len(payload))
 
 
 def dump(here=None):

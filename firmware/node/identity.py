@@ -11,7 +11,7 @@ def load(unique=b""):
     """Return (number 1..2^32-1, key of 32 bytes or b""); `unique` is the chip's own number."""
     try:
         with open(_FILE) as file:
-            given = json.load(file)
+            given = json.loads(file.read())
         return given["node"], bytes.fromhex(given["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return crc32(unique) or 1, b""

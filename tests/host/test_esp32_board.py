@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from outpost import boards, build, flash, image, provision
-from outpost.device import outbox, record, ring, state
+from outpost import boards, build, flash, image, power, provision
+from outpost.device import energy, latency, modes, outbox, record, ring, state
 from outpost.paths import BOARDS, FIRMWARE
 from outpost.toolchain import stubs
 
@@ -204,3 +204,79 @@ def test_without_an_access_point_the_radio_goes_off_and_nothing_is_lost(chip, bu
     slept = chip.wake(PWRON)
     assert slept["radio"] is False and slept["slept_ms"] > 0
     assert any(kind == record.STATE for _, kind, _ in chip.records(built[0]))
+
+
+LEFT_ON = b"""
+from node.board.esp32 import Board
+import network
+board = Board()
+board.power = {}
+network.WLAN(network.WLAN.IF_AP).active(True)  # whoever put it on
+try:
+    board.link()
+except OSError:  # nobody is at that address
+    pass
+network.WLAN(network.WLAN.IF_STA).active(True)
+board.retain(b"kept")
+board.sleep(1000, True)
+"""
+
+
+def test_it_cannot_sleep_with_the_radio_on(chip, built):
+    chip.put(built[0], "network.json", b'{"ssid": "s", "password": "p", "host": "h", "port": 1}')
+    chip.put(built[0], "main.py", LEFT_ON)
+    slept = chip.wake(access_point=True)
+    assert slept["radio"] is False and slept["slept_ms"] == 1000
+    assert ["join", "s"] in slept["events"]
+
+
+def test_it_waits_for_samples_in_light_sleep_and_charges_what_the_board_file_says(chip, built):
+    play(chip, built[2]["golden"][0])
+    chip.wake(PWRON)
+    slept = chip.wake(DEEPSLEEP, time_s=1300)
+    naps = sum(ms for what, *more in slept["events"] if what == "lightsleep" for ms in more)
+    window_ms = 64 * 80
+    assert window_ms <= naps < 2 * window_ms  # the fake's sensor is slow to fill its FIFO
+    spent, told = chip.state().energy, power.figures(built[0], power.battery())["power"]
+    boot, capture = spent.today[latency.BOOT], spent.today[latency.CAPTURE]
+    # both boots; of the second also what passes before the port's clock begins
+    assert boot > told["boot_us"] * told["boot_uw"] // 1000
+    dozed = naps * (told["doze_uw"] + told["sensor_uw"])
+    assert 2 * dozed <= capture < 2 * dozed + 2_000_000 * told["active_uw"] // 1000
+    assert spent.today[energy.SLEEP] > 0
+    assert 290 < spent.today[energy.LEAK] // told["leak_nw"] <= 300
+    assert spent.left_nj < told_full(built[0]) and chip.state().modes.mode == 0
+
+
+def told_full(board):
+    return power.figures(board, power.battery())["battery"]["capacity_mj"] * 1_000_000
+
+
+def test_resets_in_a_row_are_counted_through_the_watchdog_and_end_in_safe(chip, built):
+    """Nothing is retained by a wake that hangs, but how many there were."""
+    play(chip, built[2]["golden"][0])
+    chip.wake(PWRON)
+    whole = (chip.folder / "rtc.bin").read_bytes()
+    chip.put(built[0], "main.py", b"from node.board.esp32 import Board; board = Board()")
+    for number in range(1, 5):
+        assert chip.wake(WDT) is None  # the prompt stands for a hang
+        assert (chip.folder / "rtc.bin").read_bytes() == whole[:-1] + bytes((number,))
+    chip.put(built[0], "main.py", (FIRMWARE / "main.py").read_bytes())
+    slept = chip.wake(WDT, time_s=2000)
+    assert chip.state().modes.mode == modes.SAFE and slept["ext1"] is None
+    assert not any(event[0] == "i2c" for event in slept["events"])
+    assert (chip.folder / "rtc.bin").read_bytes()[-1] == 0
+
+
+def test_the_deadline_ends_the_wait_for_an_access_point(chip, built):
+    chip.put(built[0], "network.json", b'{"ssid": "s", "password": "p", "host": "h", "port": 1}')
+    play(chip, built[2]["golden"][0])
+    where = built[0].flash.region("littlefs")
+    disk = (chip.folder / "flash.bin").read_bytes()
+    settings = json.loads(image.read_littlefs(disk[where.offset:where.end])["settings.json"])
+    chip.put(built[0], "settings.json", json.dumps(settings | {"awake_ms": 12000}).encode())
+    slept = chip.wake(DEEPSLEEP)
+    assert slept["radio"] is False and chip.state().misses == 1
+    late = bytes((record.DEADLINE_MISSED, latency.UPLINK, 1))
+    assert (outbox.EVENT, record.EVENT, late) in chip.records(built[0])
+    assert chip.state().latency.longest_us[latency.AWAKE] < 14_000_000

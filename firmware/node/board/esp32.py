@@ -30,7 +30,7 @@ class Board(Common):
     def __init__(self):
         super().__init__()
         with open("board.json") as file:
-            given = json.load(file)
+            given = json.loads(file.read())
         self._pins, self._lanes = given["pins"], given["lanes"]
         self.power, self.battery = given.get("power", {}), given.get("battery", {})
         self.cause = _cause(given["chip"])
@@ -151,7 +151,7 @@ class Board(Common):
         """A stream to the gateway that network.json names, or None where there is none."""
         try:
             with open("network.json") as file:
-                where = json.load(file)
+                where = json.loads(file.read())
         except OSError:
             return None
         import network

@@ -51,7 +51,7 @@ class Board(Common):
         self._retained = b""
         try:
             with open("board.json") as file:
-                given = json.load(file)
+                given = json.loads(file.read())
             self.power, self.battery = given["power"], given["battery"]
         except (OSError, ValueError, KeyError):
             pass  # it lives without figures of power

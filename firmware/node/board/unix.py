@@ -38,8 +38,8 @@ def given():
     """What the board is: board.json, read once in the life of this process."""
     global _given
     if _given is None:
-        with open("board.json") as file:
-            _given = json.load(file)
+        with open("board.json") as file:  # read() first: load() reads a byte at a time
+            _given = json.loads(file.read())
     return _given
 
 

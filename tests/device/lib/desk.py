@@ -133,14 +133,19 @@ class Board(Common):
             value = self.value(row) if callable(self.value) else self.value
             for channel in range(self.channels):
                 buf[row * self.channels + channel] = value
-        for upto in (first, rows) if enough else (rows,):
-            us, late = self.wait(upto * self.period_us)
-            self.doze_us += us
-            if late:
-                raise Late
-            if enough and upto == first and enough():
+        if enough:
+            self.doze(first)
+            if enough():
                 return first
-        return rows
+            rows -= first
+        self.doze(rows)
+        return len(buf) // self.channels
+
+    def doze(self, rows):
+        us, late = self.wait(rows * self.period_us)
+        self.doze_us += us
+        if late:
+            raise Late
 
     def transmit(self, us):
         us, late = self.wait(us)
