@@ -192,8 +192,9 @@ def profile(port: str, model: str | None, shape: str | None,
             wait_s: float | None = 15) -> dict[str, Any]:
     """Run a model's module, or a forest of a shape, on the board on `port`; return its figures.
 
-    Keys: model, arch, windows, bytes, heap and heap_peak (bytes, of loading), allocated (bytes a
-    window), us {pre, infer, both: {best, worst}}, disagreements. Raises ProfileError.
+    Keys: model, arch, kind (of the times), windows, bytes, heap and heap_peak (bytes, of loading),
+    allocated (bytes a window), us {pre, infer, both: {best, worst}}, disagreements. Raises
+    ProfileError.
     """
     if (model is None) == (shape is None):
         raise ProfileError("name a model, or give a --shape: one of the two")
@@ -213,7 +214,9 @@ def profile(port: str, model: str | None, shape: str | None,
              for i, name in enumerate(("pre", "infer", "both"))}
     wrong = sum(tuple(row[4:]) != expected
                 for row, expected in zip(rows, subject.expected, strict=True))
-    return {"model": subject.name, "arch": arch, "windows": len(rows),
+    emulated = port.startswith(("socket://", "/dev/pts/"))  # what `outpost emulate` offers
+    return {"model": subject.name, "arch": arch,
+            "kind": f"measured on {'emulator' if emulated else 'hardware'}", "windows": len(rows),
             "bytes": len(subject.content), "heap": held, "heap_peak": peak,
             "allocated": max(row[3] for row in rows), "us": spans, "disagreements": wrong}
 

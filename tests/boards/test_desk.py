@@ -100,6 +100,7 @@ def test_profile_tells_what_it_costs(flashed, desk):
         one = profile.profile(port, "motion", None)
         other = profile.profile(port, None, "trees=10,depth=8,features=24")
     for got in (one, other):
+        assert got["kind"] == "measured on emulator"
         assert got["arch"] == "armv6m" and got["disagreements"] == 0
         assert got["heap_peak"] >= got["heap"] > got["bytes"] / 2  # loaded, not the built-in one
         assert got["allocated"] == 0

@@ -31,8 +31,8 @@ def profile(
         print_json(got)
     else:
         table = Table("figure", "best", "worst", title_justify="left",
-                      title=f"{got['model']} for {got['arch']} on the attached board, "
-                            f"{got['windows']} windows")
+                      title=f"{got['model']} for {got['arch']}, {got['windows']} windows, "
+                            f"{got['kind']}")
         for column in (1, 2):
             table.columns[column].justify = "right"
         for name, words in (("pre", "features"), ("infer", "forest"), ("both", "both")):
