@@ -302,7 +302,11 @@ class _Image:
 
 
 def _unreported(image: Path, stored: set) -> int:
-    """Count records that the rings in the flash image hold and the store does not."""
+    """Count records that the rings in the flash image hold and the store does not.
+
+    What a lane appended after the last that was stored waits for the next uplink; the end of an
+    outage, for instance, is recorded once an uplink has been answered.
+    """
     board = load_board("rp2040")
     region = board.flash.region("ring")
     device = _Image(image.read_bytes()[region.offset:region.end])
@@ -310,7 +314,11 @@ def _unreported(image: Path, stored: set) -> int:
     for lane, name in enumerate(LANES):
         ring = Ring(device, first, board.lanes[name], lane, 256)
         ring.mount()
+        newest = max((seq for its_lane, epoch, seq, _ in stored
+                      if (its_lane, epoch) == (lane, ring.epoch)), default=0)
         for seq, _, _, payload in ring.records(1):
+            if seq > max(newest, ring.acked):
+                break
             missing += (lane, ring.epoch, seq, bytes(payload)) not in stored
         first += board.lanes[name]
     return missing
