@@ -15,7 +15,6 @@ from node.outbox import ALERT, DIAGNOSTIC, Outbox
 from node.outbox import EVENT as EVENTS
 from node.settings import Settings
 from node.state import State
-from node.uplink.serial import Serial
 
 _SETTINGS = "settings.json"
 _MOST = const(0xFFFF)
@@ -232,13 +231,12 @@ class Wake:
                 state.unlinked = state.windows = 0
 
     def _send(self):
-        board, most_us = self.board, self.state.energy.link_us(self.settings)
-        link = board.link()
+        link = self.board.link()
         if link is None:
             raise OSError(0)
+        from node.uplink.session import Session  # most wakes can do without
         try:
-            Serial(link).drain(self.outbox, board.node_id,
-                               lambda: self._late() or board.radio_us >= most_us)
+            Session(self.board, self.settings, self.state, self.outbox, link).hold()
         finally:
             link.close()
 

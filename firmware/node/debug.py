@@ -196,11 +196,12 @@ def dump(here=None):
     """Print every record that can be read, as base64 frames, one a line: for `outpost pull`."""
     from binascii import b2a_base64
 
-    from node.frame import Batch
+    from node.batch import Batch
+    from node.frame import Seal
 
     here = here or board.here()
     outbox = mount(here)
-    frame = Batch(bytearray(512))
+    frame = Batch(bytearray(512), here.node_id, Seal(b""))  # a cable needs no proof
     for lane in range(LANES):
         ring = outbox.lanes[lane]
         begun = False
@@ -210,7 +211,7 @@ def dump(here=None):
                 continue
             if begun:
                 _print_frame(frame, b2a_base64)
-            frame.begin(here.node_id, lane, ring.epoch, last if begun else seq - 1, True)
+            frame.begin(lane, ring.epoch, last if begun else seq - 1, True)
             frame.add(seq, kind, time_s, payload)
             begun, last = True, seq
         if begun:

@@ -1,128 +1,114 @@
-# The wire codec, the same file on the node and on the host: records upward, acknowledgements down.
-# Bytes and reasons: docs/frame-format.md
+# The envelope of every frame, the same file on the node and on the host: who, what, and its proof.
+# What is inside: batch.py and heartbeat.py upward, downlink.py downward. Bytes and reasons:
+# docs/frame-format.md
 
 from binascii import crc32
+from hashlib import sha256
 from struct import pack_into, unpack_from
 
 from micropython import const
 
-VERSION = const(1)
-RECORDS = const(1)
-ACK = const(2)
+VERSION = const(2)
 
-_HEAD = const(18)
-_ACK_SIZE = const(18)
-_CRC = const(4)
+# Types, upward
+RECORDS = const(1)
+PART = const(2)  # of one record that is too long for a frame
+HEARTBEAT = const(3)
+DOCUMENT = const(4)  # a piece of the node's own settings
+# and downward
+ACK = const(8)
+SETTINGS = const(9)
+PACKAGE = const(10)
+TIME = const(11)
+COMMAND = const(12)
+
+HEAD = const(5)  # before the body
+TAIL = const(10)  # after it
+TAG = const(8)  # of these the tag; a CRC follows
+SHORTEST = const(51)  # the smallest frame a link may ask for
+LONGEST = const(1024)
+_KNOWN = const(0b1111100011110)  # types, a bit each
+_BLOCK = const(64)  # of SHA-256
 
 
 class FrameError(ValueError):
-    pass
+    """What is wrong with a frame; never with any of its content, and never with a key."""
 
 
-class Batch:
-    """Records of one lane, gathered into `buf` until they no longer fit."""
-
-    def __init__(self, buf):
-        self.buf = buf
-        self.view = memoryview(buf)
-        self.count = 0
-
-    def begin(self, node, lane, epoch, after, floor):
-        # `after`: no sequence between it and the first record exists at the node.
-        # `floor`: all up to `after` is acknowledged or gone, so nobody need wait for it.
-        pack_into("<BIBII", self.buf, 0, VERSION << 4 | RECORDS, node, lane | (floor and 0x80),
-                  epoch, after)
-        self._seq = after
-        self._size = _HEAD
-        self.count = 0
-
-    def add(self, seq, kind, time_s, payload):
-        """Add a record; False if it does not fit."""
-        if self.count == 0:
-            self._time = time_s
-            pack_into("<I", self.buf, 14, time_s)
-        size = len(payload)
-        if self._size + size + 12 + _CRC > len(self.buf):
-            return False
-        at = self._varint(self._size, seq - self._seq)
-        delta = time_s - self._time
-        at = self._varint(at, delta << 1 if delta >= 0 else (-delta << 1) - 1)
-        self.buf[at] = kind
-        self.buf[at + 1] = size
-        self.view[at + 2:at + 2 + size] = payload
-        self._size = at + 2 + size
-        self._seq, self._time = seq, time_s
-        self.count += 1
-        return True
-
-    def end(self):
-        """Seal the frame; return its length."""
-        return _seal(self.buf, self.view, self._size)
-
-    def _varint(self, at, value):
-        while value > 127:
-            self.buf[at] = value & 127 | 128
-            value >>= 7
-            at += 1
-        self.buf[at] = value
-        return at + 1
-
-
-def encode_ack(buf, node, lane, epoch, seq):
-    pack_into("<BIBII", buf, 0, VERSION << 4 | ACK, node, lane, epoch, seq)
-    return _seal(buf, memoryview(buf), _ACK_SIZE - _CRC)
-
-
-def _seal(buf, view, size):
-    pack_into("<I", buf, size, crc32(view[:size]))
-    return size + _CRC
-
-
-def kind_of(frame):
-    """Check version and CRC; return RECORDS or ACK."""
+def identify(frame):
+    """Check length, version, type and CRC; return (type, node). Proves nothing: see Seal.open."""
     size = len(frame)
-    if size < _ACK_SIZE:
-        raise FrameError("frame of %d bytes is too short" % size)
+    if size < HEAD + TAIL or size > LONGEST:
+        raise FrameError("frame of %d bytes" % size)
     if frame[0] >> 4 != VERSION:
         raise FrameError("frame version %d, this is version %d" % (frame[0] >> 4, VERSION))
-    if unpack_from("<I", frame, size - _CRC)[0] != crc32(memoryview(frame)[:size - _CRC]):
+    if unpack_from("<H", frame, size - 2)[0] != crc32(memoryview(frame)[:size - 2]) & 0xFFFF:
         raise FrameError("frame CRC is wrong")
     kind = frame[0] & 15
-    if kind != RECORDS and kind != ACK:
+    if not _KNOWN >> kind & 1:
         raise FrameError("frame type %d is unknown" % kind)
-    return kind
+    return kind, unpack_from("<I", frame, 1)[0]
 
 
-def decode_ack(frame):
-    """Return (node, lane, epoch, seq)."""
-    if kind_of(frame) != ACK or len(frame) != _ACK_SIZE:
-        raise FrameError("not an acknowledgement")
-    return unpack_from("<IBII", frame, 1)
+class Seal:
+    """A node's key: HMAC-SHA256 (RFC 2104) cut to 8 bytes proves that who has it made a frame."""
+
+    def __init__(self, key):
+        if len(key) > _BLOCK:
+            raise ValueError("a key of %d bytes" % len(key))
+        key = key + bytes(_BLOCK - len(key))
+        self._inner = bytes([byte ^ 0x36 for byte in key])
+        self._outer = bytes([byte ^ 0x5C for byte in key])
+
+    def tag(self, data):
+        inner, outer = sha256(self._inner), sha256(self._outer)
+        inner.update(data)
+        outer.update(inner.digest())
+        return outer.digest()[:TAG]
+
+    def begin(self, buf, kind, node):
+        """Write what comes before the body; return where that begins."""
+        pack_into("<BI", buf, 0, VERSION << 4 | kind, node)
+        return HEAD
+
+    def close(self, buf, size):
+        """Seal the frame whose body ends at `size`; return its length."""
+        view = memoryview(buf)
+        view[size:size + TAG] = self.tag(view[:size])
+        pack_into("<H", buf, size + TAG, crc32(view[:size + TAG]) & 0xFFFF)
+        return size + TAIL
+
+    def open(self, frame):
+        """Raise FrameError unless the frame was made with this key."""
+        end = len(frame) - TAIL
+        view = memoryview(frame)
+        wrong = 0
+        for ours, theirs in zip(self.tag(view[:end]), view[end:end + TAG]):
+            wrong |= ours ^ theirs  # all of them: time tells nothing
+        if wrong:
+            raise FrameError("frame was not made with this node's key")
 
 
-def decode_records(frame):
-    """Return (node, lane, epoch, after, floor, [(seq, kind, time_s, payload)])."""
-    if kind_of(frame) != RECORDS or len(frame) < _HEAD + _CRC:
-        raise FrameError("not a batch of records")
-    node, lane, epoch, after, time_s = unpack_from("<IBIII", frame, 1)
-    records = []
-    seq, at, end = after, _HEAD, len(frame) - _CRC
-    while at < end:
-        step, at = _read_varint(frame, at, end)
-        delta, at = _read_varint(frame, at, end)
-        if step == 0 or at + 2 > end or at + 2 + frame[at + 1] > end:
-            raise FrameError("record at byte %d is malformed" % at)
-        seq += step
-        time_s += -(delta + 1 >> 1) if delta & 1 else delta >> 1
-        if seq >> 32 or not 0 <= time_s < 1 << 32:
-            raise FrameError("record at byte %d is out of range" % at)
-        start = at + 2
-        at = start + frame[at + 1]
-        records.append((seq, frame[start - 2], time_s, bytes(frame[start:at])))
-    return node, lane & 0x7F, epoch, after, bool(lane & 0x80), records
+def varint(buf, at, value):
+    """Write `value`, seven bits a byte; return where it ends."""
+    while value > 127:
+        buf[at] = value & 127 | 128
+        value >>= 7
+        at += 1
+    buf[at] = value
+    return at + 1
 
 
-def _read_varint(frame, at, end):
+def varint_size(value):
+    size = 1
+    while value > 127:
+        value >>= 7
+        size += 1
+    return size
+
+
+def read_varint(frame, at, end):
+    """Return (value, where it ends); at most 35 bits."""
     value = shift = 0
     while at < end and shift < 35:
         byte = frame[at]

@@ -5,7 +5,6 @@ from struct import pack_into, unpack_from
 
 from micropython import const
 
-from node.frame import Batch
 from node.ring import Ring
 
 ALERT = const(0)
@@ -18,7 +17,6 @@ _FAIR = const(4)  # of so many batches one goes to the lane that has waited long
 _PAGE = const(256)  # telemetry gathered in retained memory
 _LANE = const(40)  # Ring.SAVED numbers of four bytes
 _GATHERED = const(168)  # in save(): after the lanes, and sequence and length of what is gathered
-_FRAME = const(288)  # the longest record must fit
 
 SAVED = const(424)  # bytes of save()
 
@@ -36,7 +34,10 @@ class Outbox:
             first += shares[lane]
         self._page = bytearray(_PAGE)
         self._fill = self._waiting = 0
-        self._turn = 0
+        self._turn = self._lane = 0
+        self.offset = 0  # how far a record that goes in parts has got
+        self.sent = [0] * LANES  # last sequence handed out since rewind()
+        self.acked = [0] * LANES  # last one known to have arrived
 
     def mount(self, saved=None, clean=False):
         """`saved` is what save() left in retained memory; `clean` if nothing happened since."""
@@ -116,39 +117,66 @@ class Outbox:
 
     # --- out ---
 
-    def batch(self, node, buf):
-        """Lay the next batch into `buf`; return its length, 0 if nothing waits."""
-        if len(buf) < _FRAME:
-            raise ValueError("frame buffer of %d bytes, at least %d" % (len(buf), _FRAME))
+    def rewind(self):
+        """A new attempt: all that is not acknowledged is to be sent."""
+        for lane in range(LANES):
+            self.acked[lane] = max(self.acked[lane], self.lanes[lane].acked)
+            self.sent[lane] = self.acked[lane]
+        self.offset = 0
+
+    def batch(self, frame):
+        """Lay what is to be sent next into a Batch; return (length, lane, last sequence).
+
+        The length is 0 when all has been sent.
+        """
         lane = self._choose()
         if lane < 0:
-            return 0
-        ring = self.lanes[lane]
-        frame = Batch(buf)
-        frame.begin(node, lane, ring.epoch, ring.acked, True)
-        for record in ring.records(ring.acked + 1):
-            if not frame.add(*record):
-                break
+            return 0, lane, 0
+        ring, sent = self.lanes[lane], self.sent[lane]
+        frame.begin(lane, ring.epoch, sent, sent == self.acked[lane])
+        for record in ring.records(sent + 1):
+            if frame.add(*record):
+                self.sent[lane] = record[0]
+                continue
+            if frame.count == 0:  # too long for any frame
+                self.offset = frame.part(record, self.offset)
+                if self.offset == 0:
+                    self.sent[lane] = record[0]
+                return frame.end(), lane, record[0]
+            break
         if frame.count == 0:  # what waited is no longer readable
-            ring.acknowledge(ring.next_seq - 1)
-            return self.batch(node, buf)
-        return frame.end()
+            self.sent[lane] = ring.next_seq - 1
+            if sent == self.acked[lane]:
+                self.acked[lane] = ring.next_seq - 1
+            return self.batch(frame)
+        return frame.end(), lane, self.sent[lane]
 
     def _choose(self):
-        # By priority, but every fourth batch from the lowest lane that waits.
+        # By priority, but every fourth batch from the lowest lane that waits. A record that goes
+        # in parts is finished first.
+        if self.offset:
+            return self._lane
         self._turn += 1
         lanes = range(LANES)
         if self._turn % _FAIR == 0:
             lanes = range(LANES - 1, -1, -1)
         for lane in lanes:
-            if self.lanes[lane].acked + 1 < self.lanes[lane].next_seq:
+            if self.sent[lane] + 1 < self.lanes[lane].next_seq:
+                self._lane = lane
                 return lane
         return -1
 
     def acknowledge(self, lane, epoch, seq):
-        ring = self.lanes[lane]
-        if epoch == ring.epoch:
-            ring.acknowledge(min(seq, ring.next_seq - 1))
+        """Everything up to `seq` has arrived; settle() makes a note of it."""
+        if lane < LANES and epoch == self.lanes[lane].epoch:
+            seq = min(seq, self.lanes[lane].next_seq - 1)
+            self.acked[lane] = max(self.acked[lane], seq)
+            self.sent[lane] = max(self.sent[lane], seq)
+
+    def settle(self):
+        """On flash, one note a lane for all that was acknowledged."""
+        for lane in range(LANES):
+            self.lanes[lane].acknowledge(self.acked[lane])
 
     def depth(self):
         """Records that wait."""

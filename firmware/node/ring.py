@@ -331,6 +331,10 @@ class Ring(Sectors):
 
     # --- read ---
 
+    def troubled(self):
+        """How many sectors are still to be opened until the last one that failed is forgotten."""
+        return self._troubled
+
     def records(self, seq=1):
         """Yield (seq, kind, time_s, payload) from `seq` on; payload lasts until the next step."""
         if self._ordinal < 0:

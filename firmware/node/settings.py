@@ -31,6 +31,7 @@ _RULES = (
     ("hot_c", 75, -40, 125),
     ("cold_c", -30, -60, 125),
     ("dwell_s", 900, 0, 86400),  # between two changes of mode
+    ("frame", 1024, 51, 1024),  # bytes of a frame, where the link takes as many
 )
 _MODEL = ("name", "crc32", "abi", "window", "channels", "features", "classes")
 _GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels

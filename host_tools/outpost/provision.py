@@ -49,12 +49,22 @@ def folder() -> Path:
 def nodes() -> Iterator[Node]:
     """Yield every node of the store, by number."""
     for path in sorted(folder().glob("*.json")):
-        try:
-            given = json.loads(path.read_text())
-            yield Node(given["node"], bytes.fromhex(given["key"]), given["board"],
-                       given["hardware"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ProvisionError(f"{path}: not a node's file ({error}); move it away") from error
+        yield _read(path)
+
+
+def load(store: Path, number: int) -> Node | None:
+    """Return the node of that number in the folder `store`, None if there is none."""
+    path = store / f"{number}.json"
+    return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> Node:
+    try:
+        given = json.loads(path.read_text())
+        return Node(given["node"], bytes.fromhex(given["key"]), given["board"], given["hardware"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProvisionError(f"{path}: not a node's file ({type(error).__name__}); move it away"
+                             ) from error
 
 
 def find(number: int) -> Node:

@@ -104,18 +104,22 @@ def _frame(line: str, port: str) -> bytes:
 
 def _store(frames: list[bytes], database: Path) -> int:
     """Store frames as the gateway does; return how many records they hold."""
-    from outpost.device import frame
+    from node.frame import FrameError, identify
+    from outpost.gateway import wire
 
-    engine = connect(database)
-    count = 0
+    batch = []
     for one in frames:
         try:
-            store(engine, one)
-        except frame.FrameError as error:
+            found = wire.read(identify(one)[0], one)  # not its seal: it came over a cable
+        except FrameError as error:
             raise PullError(f"a frame of records is damaged ({error}): pull again") from error
-        count += len(frame.decode_records(one)[-1])
+        if isinstance(found, wire.Records):
+            batch.append(found)
+    engine = connect(database)
+    with engine.begin() as db:
+        store(db, batch)
     engine.dispose()
-    return count
+    return sum(len(found.records) for found in batch)
 
 
 def save_window(name: str, content: bytes, what: Recipe, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The awake deadline ends a pass wherever it stands; what is stored is stored, and it sleeps."""
 
 from desk import Board, done, wake
+from node.frame import RECORDS
 from node.latency import BOOT, CAPTURE, INFER, POST, PRE, STORE, UPLINK
 from node.outbox import TELEMETRY
 from node.record import DEADLINE_MISSED, STATE
@@ -44,19 +45,17 @@ assert board.records(TELEMETRY)  # flushed before the link was asked for
 
 # an uplink that is cut short has reached somebody all the same
 board = Board(awake_ms=9000)
-sent = board.write
+send = board.send
 
 
 def once(data):
-    sent(data)
-    board.receives = len(data) < 1
+    send(data)
+    if data[0] & 15 == RECORDS:
+        board.receives = False
 
 
-board.write = once
+board.send = once
 wake(board)
-board.receives = True
-while not board.state().unlinked:
-    board.receives = True
-    wake(board)
-assert board.state().depth > 0
+assert board.laps[-1] == UPLINK and not board.receives
+assert board.state().unlinked == 0 and board.state().depth > 0
 done()

@@ -128,15 +128,15 @@ board.linked = False
 live(board, board.now_s() + DAY_S)
 waiting = board.state().depth
 assert waiting > 1000
-sent = board.write
+send = board.send
 
 
 def slow(data):
-    sent(data)
+    send(data)
     board.transmit(400000)
 
 
-board.write, board.linked = slow, True
+board.send, board.linked = slow, True
 while board.state().unlinked:
     wake(board)
 assert 0 < board.state().depth < waiting and board.radio_us < 3000000 + 500000

@@ -13,6 +13,8 @@ import pytest
 
 from outpost import boards, build, flash, image, power, provision
 from outpost.device import energy, latency, modes, outbox, record, ring, state
+from outpost.gateway import store
+from outpost.gateway.keys import enrol
 from outpost.paths import BOARDS, FIRMWARE
 from outpost.toolchain import stubs
 
@@ -175,6 +177,8 @@ def test_a_low_awake_pin_keeps_it_awake(chip):
 
 def test_records_go_home_over_wifi_and_the_radio_goes_off(chip, built, tmp_path):
     database = tmp_path / "gateway.db"
+    with store.connect(database).begin() as db:
+        enrol(db, 77, bytes(range(32)))
     gateway = subprocess.Popen([sys.executable, "-m", "outpost.gateway.ingest", "--database",
                                 database], stdout=subprocess.PIPE)
     try:
@@ -189,8 +193,6 @@ def test_records_go_home_over_wifi_and_the_radio_goes_off(chip, built, tmp_path)
         gateway.stdout.close()
     assert ["join", "home"] in slept["events"] and slept["radio"] is False
     from sqlalchemy import select
-
-    from outpost.gateway import store
 
     with store.connect(database).connect() as db:
         kinds = set(db.execute(select(store.records.c.kind)

@@ -26,6 +26,7 @@ from node.modes import DEGRADED
 from node.outbox import ALERT, EVENT
 from outpost import boards
 from outpost.gateway import ingest, store
+from outpost.gateway.desk import Desk
 from outpost.paths import FIRMWARE
 from outpost.world import audit, journal, scenario
 from outpost.world.run import Run, prepare
@@ -91,13 +92,14 @@ def events(folder: Path, lane: int) -> list[tuple[int, int, int]]:
 def gateway(folder: Path):
     """The ingest's answers, given from this process; yields its port."""
     engine = store.connect(folder / "gateway.db")
+    desk = Desk(engine, clock=None)
 
     class Session(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             line = bytearray()
             while byte := self.rfile.read(1):
                 if byte == b"\0":
-                    self.wfile.write(ingest.answer(engine, line))
+                    self.wfile.write(ingest.answer(desk, line))
                     line.clear()
                 else:
                     line += byte

@@ -32,6 +32,10 @@ class Common:
         if self.limit_us and self.ticks_us() >= self.limit_us:
             raise Late
 
+    def left_ms(self):
+        """Until then, and not a moment less."""
+        return (self.limit_us - self.ticks_us() + 999) // 1000
+
 
 class Timed:
     """A flash device that tells its board how long it was programmed and erased."""

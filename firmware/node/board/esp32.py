@@ -4,6 +4,7 @@
 
 import json
 import os
+import select
 import sys
 import time
 
@@ -13,6 +14,7 @@ from micropython import const
 
 from node import identity
 from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG, Common, Timed
+from node.uplink.serial import Serial
 
 _SECTOR = const(4096)
 _WATCHDOG_MS = const(120000)  # no stage takes longer
@@ -148,7 +150,7 @@ class Board(Common):
         self.doze_us += time.ticks_diff(time.ticks_us(), begin_us)
 
     def link(self):
-        """A stream to the gateway that network.json names, or None where there is none."""
+        """A way to the gateway that network.json names, or None where there is none."""
         try:
             with open("network.json") as file:
                 where = json.loads(file.read())
@@ -168,7 +170,7 @@ class Board(Common):
                     return None
                 self.hurry()
                 time.sleep_ms(20)
-            return Link(self, where["host"], where["port"])
+            return Serial(Stream(self, where["host"], where["port"]), self.ticks_us)
         except BaseException:
             self.radio_off()
             raise
@@ -200,7 +202,7 @@ class Board(Common):
         return not machine.Pin(self._pins["event"], machine.Pin.IN).value()
 
 
-class Link:
+class Stream:
     """A TCP connection as a byte stream with a deadline; the radio goes off with it."""
 
     def __init__(self, board, host, port):
@@ -214,17 +216,16 @@ class Link:
         except OSError:
             self._socket.close()
             raise
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def write(self, data):
         self._board.hurry()
         self._socket.write(data)
 
-    def readinto(self, buf):
+    def readinto(self, buf, ms):
         self._board.hurry()
-        try:
-            return self._socket.readinto(buf) or 0
-        except OSError:
-            return 0
+        return (self._socket.readinto(buf) or 0) if self._poll.poll(ms) else 0
 
     def close(self):
         self._socket.close()

@@ -4,6 +4,7 @@
 import gc
 import json
 import os
+import select
 import time
 
 import machine
@@ -14,6 +15,7 @@ from micropython import const
 from node import identity
 from node.board import COLD, EVENT, TIMER, WATCHDOG, Common, Timed
 from node.sensor.lsm6dsox import LSM6DSOX
+from node.uplink.serial import Serial
 
 # Pins and flash map: boards/rp2040.toml. The ring is counted from the start of rp2.Flash().
 UART_PINS = (0, 1)
@@ -32,8 +34,8 @@ _PROGRAM = const(256)
 # is latched and waits for it.
 _LOOK_MS = const(1000)
 _BAUD = const(115200)
+_BYTE_MS = const(500)  # for room in the buffer
 _WINDOW_MS = const(3000)  # after a reset, with USB plugged in: time for a Ctrl-C
-_ACK_MS = const(500)  # how long the other side may take for its answer
 _WATCHDOG_MS = const(8000)
 _WATCHDOG_CLEAR = const(0x4005B000)  # clears bits of the watchdog's control register
 _THRESHOLD = const(8)  # motion: 8/256 of 4 g, 125 mg between two samples
@@ -67,7 +69,7 @@ class Board(Common):
         self._vsys = ADC(Pin(VSYS_PIN, Pin.IN))
         self._diode = ADC(ADC.CORE_TEMP)
         self._i2c = I2C(0, sda=Pin(I2C_PINS[0]), scl=Pin(I2C_PINS[1]), freq=400000)
-        self._sensor = self._link = self._flash = None
+        self._sensor = self._stream = self._flash = None
         self._least_free = 1 << 29  # bytes of heap, after a collection
         # With USB plugged in somebody is at the desk: no watchdog that ends the prompt.
         self._watchdog = None if Pin(VBUS_PIN, Pin.IN)() else WDT(timeout=_WATCHDOG_MS)
@@ -161,10 +163,10 @@ class Board(Common):
         return rows
 
     def link(self):
-        if self._link is None:
-            self._link = Link(self)
-        self._link.open()
-        return self._link
+        if self._stream is None:
+            self._stream = Stream(self)
+        self._stream.open()
+        return Serial(self._stream, self.ticks_us)
 
     # --- sleep ---
 
@@ -184,8 +186,8 @@ class Board(Common):
         free = gc.mem_free()
         if free < self._least_free:
             self._least_free = mem32[_SCRATCH + 8] = free
-        if self._link:
-            self._link.close()
+        if self._stream:
+            self._stream.close()
         if self._sensor and event:
             self._sensor.motion()  # what the node was awake for is no news
         begin = time.ticks_ms()
@@ -204,14 +206,16 @@ class Board(Common):
         self._begin_us = time.ticks_us()
 
 
-class Link:
+class Stream:
     """The UART as a byte stream with a deadline; the other side is there or it isn't."""
 
     def __init__(self, board):
         self._board = board
         self._open = False
         self._uart = UART(0, _BAUD, tx=Pin(UART_PINS[0]), rx=Pin(UART_PINS[1]), rxbuf=256,
-                          txbuf=1280, timeout=_ACK_MS, timeout_char=_ACK_MS)
+                          txbuf=1280, timeout=_BYTE_MS, timeout_char=_BYTE_MS)
+        self._poll = select.poll()
+        self._poll.register(self._uart, select.POLLIN)
 
     def open(self):
         self._open, self._since_us = True, time.ticks_us()
@@ -220,9 +224,9 @@ class Link:
         self._board.hurry()
         self._uart.write(buf)
 
-    def readinto(self, buf):
+    def readinto(self, buf, ms):
         self._board.hurry()
-        return self._uart.readinto(buf) or 0
+        return (self._uart.readinto(buf) or 0) if self._poll.poll(ms) else 0
 
     def close(self):
         if not self._open:

@@ -3,14 +3,17 @@
 # The protocol: docs/world.md. Started as `micropython -m main <socket fd> <flash fd>`.
 
 import json
+import select
 import socket
 import sys
 from struct import calcsize, pack, unpack
 
 from micropython import const
 
+from node import identity
 from node.board import Common, Late
 from node.sensor.replay import Replay
+from node.uplink.serial import Serial
 
 # What world and node say to each other, also for the host.
 WAKE = "<QIIHbBBH"  # clock_us, random, cut, battery_mv, temperature_c, cause, resets, retained
@@ -26,7 +29,7 @@ SLEEP = const(4)
 
 _WAKE = const(23)
 _SECTOR = const(4096)
-_ACK_S = const(5)  # real seconds; only a dead gateway lets them pass
+_CONNECT_S = const(5)  # real seconds; only a dead gateway lets them pass
 _ERASE = const(6)
 
 
@@ -35,11 +38,11 @@ class FlashMisuse(BaseException):
 
 
 def given():
-    """What the board is: board.json, read once in the life of this process."""
+    """What the board is and who: read once in the life of this process."""
     global _given
     if _given is None:
         with open("board.json") as file:  # read() first: load() reads a byte at a time
-            _given = json.loads(file.read())
+            _given = json.loads(file.read()), identity.load()
     return _given
 
 
@@ -50,11 +53,10 @@ class Board(Common):
     def __init__(self):
         super().__init__()
         self._world = World(int(sys.argv[-2]))
-        board = given()
+        board, (self.node_id, self.key) = given()
         (self._clock_us, self._random, cut, self._battery_mv, self._temperature_c, self.cause,
          self.resets, retained) = unpack(WAKE, self._world.read(_WAKE))
         self._retained = self._world.read(retained)
-        self.node_id = board["node"]
         self._lanes = board["lanes"]
         self._stage_us = board["stage_us"]
         self._uplink = board["uplink"]
@@ -158,12 +160,12 @@ class Board(Common):
         self.transmit(self._uplink["session_us"])
         stream = socket.socket()
         try:
-            stream.settimeout(_ACK_S)
+            stream.settimeout(_CONNECT_S)
             stream.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
         except OSError:
             stream.close()
             raise
-        self._link = Link(stream, self, self._uplink["byte_ns"])
+        self._link = Serial(Stream(stream, self, self._uplink["byte_ns"]), self.ticks_us)
         return self._link
 
     def power_lost(self):
@@ -256,24 +258,28 @@ class Flash:
         self._file.write(data)
 
 
-class Link:
-    """A TCP connection as a byte stream with a deadline, charged by the byte."""
+class Stream:
+    """A TCP connection as a byte stream, charged by the byte that is sent.
+
+    What comes back is not: how the gateway puts its answers together depends on the PC's speed.
+    """
 
     def __init__(self, stream, board, byte_ns):
         self._stream = stream
         self._board = board
         self._byte_ns = byte_ns
+        self._poll = select.poll()
+        self._poll.register(stream, select.POLLIN)
 
     def write(self, data):
         self._board.transmit(len(data) * self._byte_ns // 1000)
         self._stream.write(data)
 
-    def readinto(self, buf):
-        self._board.transmit(len(buf) * self._byte_ns // 1000)
-        try:
-            return self._stream.readinto(buf) or 0
-        except OSError:
+    def readinto(self, buf, ms):
+        if not self._poll.poll(ms):
+            self._board.transmit(ms * 1000)
             return 0
+        return self._stream.readinto(buf) or 0
 
     def close(self):
         self._stream.close()

@@ -1,1 +1,7 @@
-# Ways home, one a file: each carries frames of node/frame.py and brings acknowledgements back.
+# Ways home, one a file. A link carries whole frames of node/frame.py:
+#   send(frame)            an OSError if it can't
+#   receive(buf, ms)       the length of the next frame, 0 if none came within ms
+#   close()
+#   size, window           the longest frame, and how many may be on their way at a time
+#   patience_ms, tries     how long an answer may take, and how often it is worth asking
+# What is said over it: session.py.

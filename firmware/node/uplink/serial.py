@@ -1,15 +1,9 @@
-# Frames over any byte stream, each in COBS and ended by a zero byte; one is on its way at a time.
-# A stream has write(buf) and readinto(buf), which returns 0 when nothing came before its deadline.
+# Frames over any byte stream, each in COBS and ended by a zero byte.
+# A stream has write(buf) and readinto(buf, ms), which returns 0 when nothing came within ms.
 
-import errno
+from node.frame import LONGEST
 
-from micropython import const
-
-from node import frame
-
-_FRAME = const(1024)
-_CODED = const(_FRAME + _FRAME // 254 + 2)
-_ACK = const(32)
+_CODED = LONGEST + LONGEST // 254 + 2
 
 
 def encode(data, size, out):
@@ -49,51 +43,42 @@ def decode(data, size):
 
 
 class Serial:
-    def __init__(self, stream):
-        self._stream = stream
-        self._frame = bytearray(_FRAME)
+    size = LONGEST
+    window = 4
+    patience_ms = 500
+    tries = 2
+
+    def __init__(self, stream, ticks_us):
+        self._stream, self._ticks_us = stream, ticks_us
         self._coded = bytearray(_CODED)
-        self._ack = bytearray(_ACK)
         self._byte = bytearray(1)
 
-    def drain(self, outbox, node, late):
-        """Send what waits in `outbox` until it is empty or `late()`.
+    def send(self, frame):
+        size = encode(frame, len(frame), self._coded)
+        self._stream.write(memoryview(self._coded)[:size])
 
-        Raises OSError when the other side is gone or acknowledges nothing.
-        """
-        while not late():
-            size = outbox.batch(node, self._frame)
-            if size == 0:
-                return
-            size = encode(self._frame, size, self._coded)
-            self._stream.write(memoryview(self._coded)[:size])
-            waiting = outbox.depth()
-            _, lane, epoch, seq = self._receive(node, late)
-            outbox.acknowledge(lane, epoch, seq)
-            if outbox.depth() >= waiting:
-                raise OSError(errno.EIO)
-
-    def _receive(self, node, late):
-        # The next acknowledgement for this node; noise on the line is passed over.
-        while True:
-            size = self._line(late)
-            try:
-                ack = frame.decode_ack(memoryview(self._ack)[:decode(self._ack, size)])
-                if ack[0] == node:
-                    return ack
-            except ValueError:
-                pass
-
-    def _line(self, late):
-        # Bytes up to the next zero, into _ack; a longer line is no acknowledgement.
-        size = 0
-        while not late() and self._stream.readinto(self._byte):
+    def receive(self, buf, ms):
+        """Fill `buf` with the next frame; noise on the line is passed over."""
+        size, until_us = 0, self._ticks_us() + ms * 1000
+        while self._stream.readinto(self._byte, ms):
+            ms = (until_us - self._ticks_us()) // 1000
+            if ms <= 0:
+                return 0
             if self._byte[0]:
-                if size < _ACK:
-                    self._ack[size] = self._byte[0]
+                if size < _CODED:
+                    self._coded[size] = self._byte[0]
                 size += 1
-            elif 0 < size <= _ACK:
-                return size
-            else:
-                size = 0
-        raise OSError(errno.ETIMEDOUT)
+                continue
+            if 0 < size <= _CODED:
+                try:
+                    size = decode(self._coded, size)
+                except ValueError:
+                    size = 0
+                if 0 < size <= len(buf):
+                    buf[:size] = memoryview(self._coded)[:size]
+                    return size
+            size = 0
+        return 0
+
+    def close(self):
+        self._stream.close()

@@ -20,11 +20,13 @@ import numpy as np
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import record
 from node.ring import Ring
-from outpost import build, convert, data, features, firmware, power, recipe, train
+from outpost import build, convert, data, features, firmware, power, provision, recipe, train
 from outpost.boards import load as load_board
 from outpost.console import steps
 from outpost.emulator import SECOND_US, Emulator, EmulatorError
 from outpost.gateway import ingest, store
+from outpost.gateway.desk import Desk
+from outpost.gateway.keys import enrol
 from outpost.paths import BUILD
 from outpost.reference import Forest
 from outpost.world import run as world
@@ -107,8 +109,12 @@ def fly(hours: float, seed: int = 1, events: int | None = None, cuts: int = 5, h
         settings = world.settings(meta) | {"listen": 1}
         settings["model"]["crc32"] = 0  # compiled into the firmware
         figures = power.figures(load_board("rp2040"), power.battery())
+        node = provision.Node(1, Random(seed).randbytes(provision.KEY_BYTES), "rp2040")
+        with engine.begin() as db:
+            enrol(db, node.number, node.key)
         files = firmware.files_image({"settings.json": json.dumps(settings).encode(),
-                                      "board.json": json.dumps(figures).encode()})
+                                      "board.json": json.dumps(figures).encode(),
+                                      "identity.json": json.dumps(node.identity()).encode()})
         board.load(uf2=image.uf2, parts={firmware.FILES_OFFSET: files})
         for number, one in enumerate(dataset.test):
             path = Path(scratch) / f"{number}.i16"
@@ -118,7 +124,8 @@ def fly(hours: float, seed: int = 1, events: int | None = None, cuts: int = 5, h
             board.play(Path(scratch) / f"{number}.i16", signal.rate_hz, len(signal.channels),
                        signal.accel_range_g, signal.gyro_range_dps, at * SECOND_US,
                        EVENT_S * SECOND_US)
-        mission, last, least = _live(board, plan, hours, random, engine, meta["window"])
+        desk = Desk(engine, clock=None)
+        mission, last, least = _live(board, plan, hours, random, desk, meta["window"])
         board.save(folder / "flash.img")
     verdict = _judge(mission, engine, what, dataset, folder / "flash.img")
     return {
@@ -131,7 +138,7 @@ def fly(hours: float, seed: int = 1, events: int | None = None, cuts: int = 5, h
         "wall_s": round(time.monotonic() - started, 1)}
 
 
-def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any, rows: int
+def _live(board: Emulator, plan: Plan, hours: float, random: Random, desk: Desk, rows: int
           ) -> tuple[Mission, Any, int | None]:
     """Drive the board through the plan; return what happened, the last Stop, least free heap."""
     mission = Mission()
@@ -169,7 +176,7 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, engine: Any
                     mission.unanswered += 1
                 else:
                     mission.heard_s = now
-                    board.send(ingest.answer(engine, bytearray(frame)), "uart")
+                    board.send(ingest.answer(desk, bytearray(frame)), "uart")
             elif stop.reason == "watchdog":
                 mission.watchdog += 1
                 mission.resets.append(now)

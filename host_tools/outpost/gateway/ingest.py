@@ -6,26 +6,23 @@ between two frames, so the process may be killed at any moment.
 
 import argparse
 import asyncio
-import sys
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 import outpost.device  # noqa: F401  # firmware/ on the path
-from node import frame
 from node.uplink import serial
-from outpost.gateway.store import connect, store
+from outpost.gateway.desk import Desk
+from outpost.gateway.store import connect
 
 MAX_LINE = 4096  # bytes without a zero among them: noise
 
 
-async def serve(engine: Engine, host: str, port: int) -> asyncio.Server:
+async def serve(desk: Desk, host: str, port: int) -> asyncio.Server:
     """Listen; port 0 takes a free one."""
-    return await asyncio.start_server(partial(_session, engine), host, port, limit=MAX_LINE)
+    return await asyncio.start_server(partial(_session, desk), host, port, limit=MAX_LINE)
 
 
-async def _session(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+async def _session(desk: Desk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
                    ) -> None:
     try:
         while True:
@@ -34,7 +31,7 @@ async def _session(engine: Engine, reader: asyncio.StreamReader, writer: asyncio
             except asyncio.LimitOverrunError as error:
                 await reader.readexactly(error.consumed)
                 continue
-            ack = answer(engine, line[:-1])
+            ack = answer(desk, line[:-1])
             if ack:
                 writer.write(ack)
                 await writer.drain()
@@ -44,18 +41,17 @@ async def _session(engine: Engine, reader: asyncio.StreamReader, writer: asyncio
         writer.close()
 
 
-def answer(engine: Engine, line: bytearray) -> bytes:
-    """Store what a COBS-encoded frame carries; return the encoded ack, nothing for noise."""
+def answer(desk: Desk, line: bytearray) -> bytes:
+    """Store what a COBS-encoded frame carries; return the encoded answers, nothing for noise."""
     try:
         size = serial.decode(line, len(line))
-        head = store(engine, bytes(line[:size]))
-    except ValueError as error:
-        print(f"passed over {len(line)} bytes: {error}", file=sys.stderr)
+    except ValueError:
         return b""
-    ack = bytearray(32)
-    size = frame.encode_ack(ack, *head)
-    coded = bytearray(48)
-    return bytes(coded[:serial.encode(ack, size, coded)])
+    out = bytearray()
+    for _, frame in desk.take([bytes(line[:size])]):
+        coded = bytearray(len(frame) + len(frame) // 254 + 2)
+        out += coded[:serial.encode(frame, len(frame), coded)]
+    return bytes(out)
 
 
 async def _main() -> None:
@@ -66,7 +62,7 @@ async def _main() -> None:
     options = parser.parse_args()
     database = options.database
     engine = connect(database if "://" in database else Path(database))
-    server = await serve(engine, options.host, options.port)
+    server = await serve(Desk(engine, clock=None), options.host, options.port)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await server.serve_forever()

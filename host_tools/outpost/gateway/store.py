@@ -1,12 +1,14 @@
-"""The table of records, and what may be acknowledged of it.
+"""What the gateway keeps, and what may be acknowledged of it.
 
 A record's identity (node, lane, epoch, seq) is the primary key, so one that comes twice is stored
 once. `prev` is the sequence before it at its node: what lies between the two never existed or was
-dropped there. By that chain an acknowledgement never covers a record that is missing here.
+dropped there. By that chain an acknowledgement never covers a record that is missing here. The
+same schema serves SQLite and PostgreSQL.
 """
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +22,85 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
+    Text,
     and_,
+    bindparam,
     create_engine,
+    delete,
     event,
-    func,
-    insert,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-import outpost.device  # noqa: F401  # firmware/ on the path
-from node import frame
+from outpost.gateway.wire import Heartbeat, Part, Piece, Records
 
 metadata = MetaData()
 
+
+def _key(name: str, kind: Any = BigInteger) -> Column[Any]:
+    return Column(name, kind, primary_key=True, autoincrement=False)
+
+
 records = Table(
     "records", metadata,
-    Column("node", BigInteger, primary_key=True),
-    Column("lane", Integer, primary_key=True),
-    Column("epoch", BigInteger, primary_key=True),
-    Column("seq", BigInteger, primary_key=True),
+    _key("node"), _key("lane", Integer), _key("epoch"), _key("seq"),
     Column("prev", BigInteger, nullable=False),
     Column("kind", Integer, nullable=False),
     Column("time_s", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("received_at", Double, nullable=False),
+    sqlite_with_rowid=False,
 )
 
-# `head`: all up to it is stored, or gone at the node.
+# `head`: all up to it is stored, or gone at the node. `reach`: the last that is stored.
 lanes = Table(
     "lanes", metadata,
-    Column("node", BigInteger, primary_key=True),
-    Column("lane", Integer, primary_key=True),
-    Column("epoch", BigInteger, primary_key=True),
+    _key("node"), _key("lane", Integer), _key("epoch"),
     Column("head", BigInteger, nullable=False),
+    Column("reach", BigInteger, nullable=False),
+    Column("since", Double, nullable=False),
 )
+
+# Pieces of what is too long for a frame, until the last one has come.
+pieces = Table(
+    "pieces", metadata,
+    _key("node"), _key("name", Text), _key("offset", Integer),
+    Column("total", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("received_at", Double, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats", metadata,
+    _key("node"), _key("epoch"), _key("seq"), _key("wakes"), _key("part", Integer),
+    Column("items", Text, nullable=False),  # JSON
+    Column("received_at", Double, nullable=False),
+)
+
+# The newest heartbeat of each node, its parts put together.
+status = Table(
+    "status", metadata,
+    _key("node"),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("wakes", BigInteger, nullable=False),
+    Column("items", Text, nullable=False),
+    Column("heard_at", Double, nullable=False),
+)
+
+keys = Table(
+    "keys", metadata,
+    _key("node"),
+    Column("key", LargeBinary, nullable=False),
+    Column("since", Double, nullable=False),
+)
+
+KEYS_AT_ONCE = 200  # identities in one query
+CHAIN = 1000  # records of a chain followed in one query
+
+Lane = tuple[int, int, int]
 
 
 def connect(url: str | Path) -> Engine:
@@ -65,64 +110,141 @@ def connect(url: str | Path) -> Engine:
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
     metadata.create_all(engine)
     return engine
 
 
-def store(engine: Engine, batch: bytes) -> tuple[int, int, int, int]:
-    """Store a frame's records durably; return (node, lane, epoch, seq) to acknowledge.
-
-    Raises frame.FrameError when `batch` is no intact frame of records.
-    """
-    node, lane, epoch, after, floor, found = frame.decode_records(batch)
-    here = {"node": node, "lane": lane, "epoch": epoch}
-    now = time.time()
-    rows: list[dict[str, Any]] = []
-    prev = after
-    for seq, kind, time_s, payload in found:
-        rows.append({**here, "seq": seq, "prev": prev, "kind": kind, "time_s": time_s,
-                     "payload": payload, "received_at": now})
-        prev = seq
-    with engine.begin() as db:
-        if rows:
-            db.execute(_insert_or_ignore(db, records), rows)
-        is_here = and_(*(lanes.c[key] == value for key, value in here.items()))
-        old = db.execute(select(lanes.c.head).where(is_here)).scalar()
-        head = max(old or 0, after if floor else 0)
-        if rows and after <= head:
-            head = max(head, prev)
-        head = _follow(db, here, head)
-        if old is None:
-            db.execute(_insert_or_ignore(db, lanes), {**here, "head": head})
-        db.execute(update(lanes).where(is_here, lanes.c.head < head).values(head=head))
-    return node, lane, epoch, head
-
-
-def _follow(db: Connection, here: dict[str, int], head: int) -> int:
-    """Return how far the chain of records reaches from `head` on."""
-    mine = and_(*(records.c[key] == value for key, value in here.items()))
-    while True:
-        further = db.execute(select(func.max(records.c.seq)).where(
-            mine, records.c.prev <= head, records.c.seq > head)).scalar()
-        if further is None:
-            return head
-        head = further
-
-
-def _insert_or_ignore(db: Connection, table: Table) -> Any:
-    """An insert that leaves a row that is already there as it is."""
-    if db.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    if db.dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return insert(table)
-
-
 def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # The driver's own idea of when to begin would let two writers meet in the middle.
+    connection.isolation_level = None
     # FULL: what has been acknowledged outlives a power cut of the gateway as well.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 10000")
+    connection.execute("PRAGMA busy_timeout = 30000")
+
+
+def insert_or_ignore(db: Connection, table: Table) -> Any:
+    """An insert that leaves a row that is already there as it is."""
+    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+# --- records ---
+
+
+def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
+    """Store what frames carry; return what may be acknowledged of each lane after the commit."""
+    now = time.time()
+    heads = _lock(db, {_lane(_records(one)) for one in batch}, now)
+    found = list(_whole(db, batch, heads, now))
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        prev = one.after
+        for seq, kind, time_s, payload in one.records:
+            rows.append({"node": one.node, "lane": one.lane, "epoch": one.epoch, "seq": seq,
+                         "prev": prev, "kind": kind, "time_s": time_s, "payload": payload,
+                         "received_at": now})
+            prev = seq
+    if rows:
+        db.execute(insert_or_ignore(db, records), rows)
+    before = dict(heads)
+    for one in found:
+        head, reach = heads[_lane(one)]
+        last = one.records[-1][0]
+        if one.floor:
+            head = max(head, one.after)
+        if one.after <= head:
+            head = max(head, last)
+        heads[_lane(one)] = head, max(reach, last)
+    for lane, (head, reach) in heads.items():
+        if reach > head:
+            heads[lane] = _follow(db, lane, head), reach
+    moved = [{"n": lane[0], "l": lane[1], "e": lane[2], "h": head, "r": reach}
+             for lane, (head, reach) in heads.items() if (head, reach) != before[lane]]
+    if moved:
+        db.execute(update(lanes).where(
+            lanes.c.node == bindparam("n"), lanes.c.lane == bindparam("l"),
+            lanes.c.epoch == bindparam("e")).values(head=bindparam("h"), reach=bindparam("r")),
+            moved)
+    return {lane: head for lane, (head, _) in heads.items()}
+
+
+def _records(one: Records | Part) -> Records:
+    return one.whole if isinstance(one, Part) else one
+
+
+def _lane(one: Records) -> Lane:
+    return one.node, one.lane, one.epoch
+
+
+def _whole(db: Connection, batch: Iterable[Records | Part],
+           heads: dict[Lane, tuple[int, int]], now: float) -> Iterator[Records]:
+    """Yield the frames of whole records, and those whose last part has come now."""
+    for one in batch:
+        if isinstance(one, Records):
+            yield one
+        elif one.whole.records[0][0] <= heads[_lane(one.whole)][0]:
+            pass  # a part of what is stored
+        elif (payload := assemble(db, one.piece, now)) is not None:
+            seq, kind, time_s, _ = one.whole.records[0]
+            yield Records(*_lane(one.whole), one.whole.after, one.whole.floor,
+                          [(seq, kind, time_s, payload)])
+
+
+def _lock(db: Connection, wanted: set[Lane], now: float) -> dict[Lane, tuple[int, int]]:
+    """Return head and reach of lanes, which nobody else may move before the commit.
+
+    In one order, so that two workers don't wait for each other.
+    """
+    found: dict[Lane, tuple[int, int]] = {}
+    for attempt in range(2):
+        missing = sorted(wanted - found.keys())
+        if attempt and missing:
+            db.execute(insert_or_ignore(db, lanes), [
+                {"node": node, "lane": lane, "epoch": epoch, "head": 0, "reach": 0, "since": now}
+                for node, lane, epoch in missing])
+        for first in range(0, len(missing), KEYS_AT_ONCE):
+            rows = db.execute(
+                select(lanes).where(tuple_(lanes.c.node, lanes.c.lane, lanes.c.epoch)
+                                    .in_(missing[first:first + KEYS_AT_ONCE]))
+                .order_by(lanes.c.node, lanes.c.lane, lanes.c.epoch).with_for_update())
+            found |= {(row.node, row.lane, row.epoch): (row.head, row.reach) for row in rows}
+    return found
+
+
+def _follow(db: Connection, lane: Lane, head: int) -> int:
+    """Return how far the chain of records reaches from `head` on."""
+    mine = and_(*(records.c[key] == value
+                  for key, value in zip(("node", "lane", "epoch"), lane, strict=True)))
+    while True:
+        rows = db.execute(select(records.c.seq, records.c.prev)
+                          .where(mine, records.c.seq > head)
+                          .order_by(records.c.seq).limit(CHAIN)).all()
+        for seq, prev in rows:
+            if prev > head:
+                return head
+            head = seq
+        if len(rows) < CHAIN:
+            return head
+
+
+def assemble(db: Connection, piece: Piece, now: float) -> bytes | None:
+    """Keep a piece; return the whole once it is the last one missing, and forget its pieces."""
+    name = "/".join(map(str, piece.name))
+    db.execute(insert_or_ignore(db, pieces), {
+        "node": piece.node, "name": name, "offset": piece.offset, "total": piece.total,
+        "payload": piece.data, "received_at": now})
+    mine = and_(pieces.c.node == piece.node, pieces.c.name == name)
+    whole = b""
+    for offset, payload in db.execute(select(pieces.c.offset, pieces.c.payload).where(mine)
+                                      .order_by(pieces.c.offset)):
+        if offset <= len(whole):
+            whole += payload[len(whole) - offset:]
+    if len(whole) < piece.total:
+        return None
+    db.execute(delete(pieces).where(mine))
+    return whole
 
 
 def lane_records(db: Connection, node: int, lane: int, epoch: int) -> Sequence[Any]:
@@ -131,3 +253,47 @@ def lane_records(db: Connection, node: int, lane: int, epoch: int) -> Sequence[A
         select(records.c.seq, records.c.kind, records.c.time_s, records.c.payload)
         .where(records.c.node == node, records.c.lane == lane, records.c.epoch == epoch)
         .order_by(records.c.seq)).all()
+
+
+# --- heartbeats ---
+
+
+def hear(db: Connection, beat: Heartbeat) -> bool:
+    """Keep a heartbeat, and let it speak for its node if it is the newest; False if it is known.
+
+    An old one that is sent again changes nothing: its identity is known, or its epoch is over.
+    """
+    now = time.time()
+    here = {"node": beat.node, "epoch": beat.epoch, "seq": beat.seq, "wakes": beat.wakes}
+    done = db.execute(insert_or_ignore(db, heartbeats), {
+        **here, "part": beat.part, "items": json.dumps(beat.items), "received_at": now})
+    if done.rowcount == 0:
+        return False
+    mine = status.c.node == beat.node
+    last = db.execute(select(status).where(mine).with_for_update()).first()
+    if last is None:
+        db.execute(insert_or_ignore(db, status),
+                   {**here, "items": json.dumps(beat.items), "heard_at": now})
+        return True
+    if beat.epoch == last.epoch:
+        if (beat.seq, beat.wakes) < (last.seq, last.wakes):
+            return True
+    elif db.execute(select(heartbeats.c.node).where(
+            heartbeats.c.node == beat.node, heartbeats.c.epoch == beat.epoch,
+            heartbeats.c.received_at < now).limit(1)).first():
+        return True  # of an epoch that is over
+    items = dict(beat.items)
+    if (beat.epoch, beat.seq, beat.wakes) == (last.epoch, last.seq, last.wakes):
+        items = _joined(json.loads(last.items), items)
+    db.execute(update(status).where(mine).values(**here, items=json.dumps(items), heard_at=now))
+    return True
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Return both; where both have a dictionary, the two joined."""
+    both = dict(first)
+    for name, value in second.items():
+        known = both.get(name)
+        both[name] = (_joined(known, value) if isinstance(known, dict) and isinstance(value, dict)
+                      else value)
+    return both

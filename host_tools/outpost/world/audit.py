@@ -106,7 +106,8 @@ class Audit:
 
 def audit(folder: Path, classes: list[str]) -> Audit:
     """Hold flash, database and journal of the run in `folder` against each other."""
-    board = json.loads((folder / "node" / "board.json").read_text())
+    board, identity = (json.loads((folder / "node" / f"{name}.json").read_text())
+                       for name in ("board", "identity"))
     result = Audit()
     outbox = Outbox((Image(folder / "flash.img"), 0, sum(board["lanes"]), 1), None,
                     board["lanes"])
@@ -122,7 +123,7 @@ def audit(folder: Path, classes: list[str]) -> Audit:
         known = 0
         for lane, ring in enumerate(outbox.lanes):
             rows = {row.seq: row for row in
-                    store.lane_records(db, board["node"], lane, ring.epoch)}
+                    store.lane_records(db, identity["node"], lane, ring.epoch)}
             here += _compare(result, ring, rows)
             known += len(rows)
         result.phantoms += len(db.execute(select(store.records.c.seq)).all()) - known

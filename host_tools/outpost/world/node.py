@@ -33,6 +33,7 @@ _PARENT = """
 import fork
 from node import cycle, post
 from node.board import unix
+from node.uplink import session
 unix.given()
 fork.serve()
 import main

@@ -5,6 +5,7 @@ Each may be killed at any moment; it is started again and goes on from what it h
 
 import fcntl
 import json
+import secrets
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import numpy as np
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node.settings import Settings
-from outpost import boards, build, bytecode, data, power, recipe
+from outpost import boards, build, bytecode, data, power, provision, recipe
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
+from outpost.gateway import store
+from outpost.gateway.keys import enrol
 from outpost.tables import meant
 from outpost.toolchain import unix
 from outpost.world.battery import Drain, capacity_mj
@@ -88,6 +91,7 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
     shutil.copy(built.folder / module["file"], folder / "node" / "models")
     (folder / "node" / "settings.json").write_text(json.dumps(chosen))
     _check_settings(folder / "node" / "settings.json", chosen)
+    provision_node(folder)
     lanes = [board.lanes[name] for name in ("alert", "event", "telemetry", "diagnostic")]
     (folder / "flash.img").write_bytes(b"\xff" * SECTOR * sum(lanes))
     index, offset = [], 0
@@ -99,7 +103,7 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
                           "bytes": len(samples), "channels": one.samples.shape[1]})
             offset += len(samples)
     (folder / "node" / "board.json").write_text(json.dumps(
-        {"node": NODE, "lanes": lanes} | costs(board, meta) | power.figures(board, cell, radio)))
+        {"lanes": lanes} | costs(board, meta) | power.figures(board, cell, radio)))
     config = {"isolation": isolation, "bring_home": bring_home, "batch": batch,
               "micropython": str(unix.micropython()), "bytecode": str(bytecode.build()),
               "schedule": {key: getattr(schedule, key)
@@ -124,6 +128,17 @@ def _check_settings(file: Path, chosen: dict[str, Any]) -> None:
         name = known[problem - 1]
         raise RunError(f"the node refuses {name} = {chosen.get(name)!r}; docs/wake.md tells what "
                        "is allowed")
+
+
+def provision_node(folder: Path) -> None:
+    """Give the node its number and a key, and the gateway's database the same."""
+    key = secrets.token_bytes(provision.KEY_BYTES)
+    (folder / "node" / "identity.json").write_text(json.dumps(
+        provision.Node(NODE, key, "unix").identity()))
+    engine = store.connect(folder / "gateway.db")
+    with engine.begin() as db:
+        enrol(db, NODE, key)
+    engine.dispose()
 
 
 def _claim(folder: Path) -> TextIO:

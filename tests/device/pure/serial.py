@@ -1,8 +1,5 @@
-"""COBS, and draining an outbox over a line that fails in every way a line can."""
+"""COBS, and frames over a line that fails in every way a line can."""
 
-import errno
-
-from node import frame
 from node.uplink.serial import Serial, decode, encode
 
 # --- COBS: the examples of Cheshire and Baker, Consistent Overhead Byte Stuffing, and more ---
@@ -31,95 +28,59 @@ for bad in (b"\5\1\2", b"\2", b"\0\1", b"\xff\1"):
 
 # --- the line ---
 
-
-class Outbox:
-    """Records 1..count, three a batch."""
-
-    def __init__(self, count):
-        self.count, self.acked = count, 0
-
-    def depth(self):
-        return self.count - self.acked
-
-    def batch(self, node, buf):
-        if not self.depth():
-            return 0
-        batch = frame.Batch(buf)
-        batch.begin(node, 2, 99, self.acked, True)
-        for seq in range(self.acked + 1, min(self.acked + 4, self.count + 1)):
-            batch.add(seq, 1, 1000 + seq, bytes(seq))
-        return batch.end()
-
-    def acknowledge(self, lane, epoch, seq):
-        assert (lane, epoch) == (2, 99)
-        self.acked = max(self.acked, seq)
+GOOD, OTHER = b"a\0good\0frame", bytes(range(256)) * 4
 
 
 class Line:
-    """The other side: stores what comes; `answer` makes its answer of a good acknowledgement."""
+    """Gives what it was given, a byte a millisecond; then it is silent."""
 
-    def __init__(self, answer):
-        self.answer, self.stored, self.back = answer, [], b""
+    def __init__(self, data):
+        self.data, self.sent, self.us = data, b"", 0
+
+    def ticks_us(self):
+        return self.us
 
     def write(self, data):
-        line = bytearray(data)
-        assert bytes(line).find(b"\0") == len(line) - 1
-        size = decode(line, len(line) - 1)
-        node, lane, epoch, after, _, records = frame.decode_records(bytes(line[:size]))
-        assert after == len(self.stored) or self.stored
-        for record in records:
-            if record[0] == len(self.stored) + 1:
-                self.stored.append(record[0])
-        self.back += self.answer(ack(node, lane, epoch, self.stored[-1]))
+        self.sent += bytes(data)
 
-    def readinto(self, buf):
-        if not self.back:
+    def readinto(self, buf, ms):
+        assert ms > 0
+        if not self.data:
+            self.us += ms * 1000
             return 0
-        buf[0], self.back = self.back[0], self.back[1:]
+        self.us += 1000
+        buf[0], self.data = self.data[0], self.data[1:]
         return 1
 
 
-def ack(node, lane, epoch, seq):
-    plain, coded = bytearray(32), bytearray(48)
-    return bytes(coded[:encode(plain, frame.encode_ack(plain, node, lane, epoch, seq), coded)])
+def line(data):
+    coded = bytearray(len(data) + len(data) // 254 + 2)
+    return bytes(coded[:encode(data, len(data), coded)])
 
 
-def drain(answer, late=lambda: False, count=20):
-    outbox, line = Outbox(count), Line(answer)
-    try:
-        Serial(line).drain(outbox, 7, late)
-        problem = 0
-    except OSError as error:
-        problem = error.args[0]
-    assert outbox.acked <= len(line.stored)  # never more than the other side has
-    return problem, outbox.acked
+def heard(data, ms=3000, room=1024):
+    """Frames received, until none comes within `ms`."""
+    stream = Line(data)
+    link, buf, found = Serial(stream, stream.ticks_us), bytearray(room), []
+    while True:
+        start_us = stream.us
+        size = link.receive(buf, ms)
+        assert stream.us - start_us <= ms * 1000 + 1000  # whatever came, it gave up in time
+        if size == 0:
+            return found
+        found.append(bytes(buf[:size]))
 
 
-assert drain(lambda good: good) == (0, 20)
-assert drain(lambda good: good, count=0) == (0, 0)
-# noise around the answer is passed over: zeros, a broken frame, a long line, somebody else's
-noise = b"\0\0hello\0" + b"\x40" * 100 + b"\0" + ack(8, 2, 99, 20)
-assert drain(lambda good: noise + good + b"\0") == (0, 20)
-for at in range(20):
-    broken = drain(lambda good, at=at: good[:at] + bytes((good[at] ^ 16,)) + good[at + 1:])
-    assert broken == (errno.ETIMEDOUT, 0), (at, broken)
-# no answer, half an answer, one that acknowledges nothing
-assert drain(lambda good: b"") == (errno.ETIMEDOUT, 0)
-assert drain(lambda good: good[:-4]) == (errno.ETIMEDOUT, 0)
-assert drain(lambda good: ack(7, 2, 99, 0)) == (errno.EIO, 0)
-# too late before the first, and after some
-assert drain(lambda good: good, lambda: True) == (0, 0)
-left = [40]
-
-
-def late():
-    left[0] -= 1
-    return left[0] < 0
-
-
-problem, acked = drain(lambda good: good, late)
-assert 0 < acked < 20, acked
-# a line that never stops talking ends with the deadline
-left = [5000]
-assert drain(lambda good: b"\x55" * 10000, late)[0] == errno.ETIMEDOUT
+stream = Line(b"")
+link = Serial(stream, stream.ticks_us)
+for frame in (GOOD, OTHER):
+    link.send(memoryview(frame))
+assert stream.sent == line(GOOD) + line(OTHER)
+assert heard(stream.sent) == [GOOD, OTHER]
+assert heard(b"") == heard(b"\0\0\0") == heard(b"never ends") == []
+# noise around it is passed over: zeros, a broken line, a long one, half of a frame
+noise = b"\0\0\x05hello\0" + b"\x40" * 2000 + b"\0" + line(OTHER)[500:]
+assert heard(noise + line(GOOD) + b"\0" + line(GOOD)[:-1], 9000)[-1] == GOOD
+assert heard(line(OTHER) + line(GOOD), room=100) == [GOOD]  # too long for the buffer
+assert heard(b"\x55" * 100000, 1500) == []  # a line that never stops talking
 print("OK")

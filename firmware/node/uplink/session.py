@@ -1,0 +1,126 @@
+# One meeting with the gateway: a heartbeat, then records by priority until none waits, several
+# frames on their way at a time; meanwhile whatever comes down. Bytes: docs/frame-format.md
+
+import errno
+
+from micropython import const
+
+from node import downlink, heartbeat
+from node.batch import Batch
+from node.frame import ACK, LONGEST, TIME, FrameError, Seal, identify
+from node.outbox import DIAGNOSTIC
+
+_STALE = const(32)  # frames without news in a row are as good as silence
+
+
+class Session:
+    def __init__(self, board, settings, state, outbox, link):
+        self._board, self._settings, self._state = board, settings, state
+        self._outbox, self._link = outbox, link
+        self._node = board.node_id
+        self._most_us = state.energy.link_us(settings)
+        self._seal = Seal(board.key)
+        self._buf = bytearray(min(link.size, settings.frame))
+        self._view = memoryview(self._buf)
+        self._back = bytearray(LONGEST)
+        self._flying = []  # [lane, last sequence] of frames that are not acknowledged
+        self._nonce = board.random32()
+        self._welcome = False  # the gateway has said all that it had to say
+
+    def hold(self):
+        """Raises OSError when the other side is gone or answers nothing, Late when it is time."""
+        if not self._board.key:
+            raise OSError(errno.EACCES)  # nobody would believe a word
+        try:
+            for _ in range(self._link.tries):
+                if self._attempt():
+                    return
+            raise OSError(errno.ETIMEDOUT)
+        finally:
+            self._outbox.settle()
+
+    def _attempt(self):
+        # True if all is said, or as much as the time was enough for.
+        outbox = self._outbox
+        outbox.rewind()
+        self._flying.clear()
+        if not self._welcome:
+            self._greet()
+        batch = Batch(self._buf, self._node, self._seal)
+        more, heard = True, False
+        while self._left_ms() > 0:
+            while more and (len(self._flying) < self._link.window or outbox.offset):
+                more = self._next(batch)
+            if not self._flying and not more and self._welcome:
+                return True
+            if self._listen():
+                heard = True
+            elif self._left_ms() > 0:
+                return False
+        self._board.hurry()
+        return heard
+
+    def _left_ms(self):
+        # The deadline of the wake, and what the radio may take of it.
+        board = self._board
+        return min(board.left_ms(), (self._most_us - board.radio_us) // 1000)
+
+    # --- out ---
+
+    def _greet(self):
+        ring = self._outbox.lanes[DIAGNOSTIC]
+        frames = heartbeat.Heartbeat(self._buf, self._node, self._seal, ring.epoch, ring.next_seq,
+                                     self._state.wakes)
+        for size in frames.frames(self._items()):
+            self._send(size)
+
+    def _items(self):
+        board, state = self._board, self._state
+        yield from heartbeat.condition(board, self._settings, state,
+                                       self._outbox)
+        yield heartbeat.ask(self._nonce, board.now_s(), 0, 0, len(self._buf), 0)
+
+    def _next(self, batch):
+        size, lane, seq = self._outbox.batch(batch)
+        if size:
+            self._send(size)
+            if [lane, seq] not in self._flying:  # the parts of a record count once
+                self._flying.append([lane, seq])
+        return size
+
+    def _send(self, size):
+        self._link.send(self._view[:size])
+
+    # --- in ---
+
+    def _listen(self):
+        """Take what comes until something is news; False if nothing is."""
+        for _ in range(_STALE):
+            wait_ms = min(self._link.patience_ms, self._left_ms())
+            size = self._link.receive(self._back, wait_ms) if wait_ms > 0 else 0
+            if size == 0:
+                return False
+            frame = memoryview(self._back)[:size]
+            try:
+                kind, node = identify(frame)
+                if node == self._node:
+                    self._seal.open(frame)
+                    if self._take(kind, downlink.read(kind, frame)):
+                        self._board.feed()
+                        return True
+            except FrameError:
+                pass  # noise, or somebody else's, or forged: as if it had not come
+        return False
+
+    def _take(self, kind, body):
+        """True if it was news: a replayed frame must not keep the node awake."""
+        if kind == ACK:
+            for lane, epoch, seq in body:
+                self._outbox.acknowledge(lane, epoch, seq)
+            flying, acked = self._flying, self._outbox.acked
+            self._flying = [one for one in flying if one[1] > acked[one[0]]]
+            return len(self._flying) < len(flying)
+        if kind == TIME and body[0] == self._nonce and not self._welcome:
+            self._welcome = True
+            return True
+        return False

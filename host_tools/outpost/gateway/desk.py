@@ -1,0 +1,91 @@
+"""Where frames are judged, stored and answered, whichever way they came.
+
+Nothing is kept in memory between two calls, so a gateway may be killed at any moment, and any
+number of them may work on one database. An answer is made of what is durably stored.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import Engine
+
+from node import frame
+from node.frame import FrameError, Seal
+from outpost.gateway import store, wire
+from outpost.gateway.keys import Keys
+
+REASONS = 100  # told apart
+log = logging.getLogger(__name__)
+
+Answer = tuple[int, bytes]  # node, frame
+
+
+class Desk:
+    """`clock` gives the time that nodes are told, in seconds since 1970; None tells them none."""
+
+    def __init__(self, engine: Engine, keys: Keys | None = None,
+                 clock: Callable[[], float] | None = time.time) -> None:
+        self._engine = engine
+        self._keys = keys or Keys(engine)
+        self._clock = clock
+        self.refused: Counter[str] = Counter()  # frames, by reason
+        self.taken = 0  # frames
+
+    def take(self, frames: Iterable[bytes]) -> list[Answer]:
+        """Store what frames carry, all in one transaction; return the answers, in order.
+
+        What is damaged, forged, of another version or of an unknown node changes nothing; it is
+        counted by reason.
+        """
+        messages: list[wire.Message] = []
+        seals: dict[int, Seal] = {}
+        for data in frames:
+            try:
+                message, seal = self._open(data)
+            except FrameError as error:
+                self._refuse(str(error))
+                continue
+            messages.append(message)
+            seals[message.node] = seal
+        if not messages:
+            return []
+        self.taken += len(messages)
+        batch = [one for one in messages if isinstance(one, wire.Records | wire.Part)]
+        beats = [one for one in messages if isinstance(one, wire.Heartbeat)]
+        with self._engine.begin() as db:
+            heads = store.store(db, batch) if batch else {}
+            for beat in beats:
+                store.hear(db, beat)
+        answers: list[Answer] = []
+        for node, seal in seals.items():
+            mine = [(lane, epoch, head) for (owner, lane, epoch), head in heads.items()
+                    if owner == node]
+            answers += [(node, one) for one in wire.acknowledgements(seal, node, mine)]
+        for beat in beats:
+            if beat.ask is not None:
+                now = int(self._clock()) if self._clock else 0
+                answers.append((beat.node, wire.time(seals[beat.node], beat.node, beat.ask.nonce,
+                                                     now)))
+        return answers
+
+    def _refuse(self, reason: str) -> None:
+        if reason not in self.refused:
+            if len(self.refused) == REASONS:
+                reason = "other reasons"
+            log.warning("refused: %s", reason)
+        self.refused[reason] += 1
+
+    def _open(self, data: bytes) -> tuple[wire.Message, Seal]:
+        kind, node = frame.identify(data)
+        seal = self._keys.seal(node)
+        if seal is None:
+            raise FrameError("frame of a node that was never provisioned")
+        try:
+            seal.open(data)
+        except FrameError:
+            seal = self._keys.seal(node, afresh=True)
+            assert seal is not None
+            seal.open(data)
+        return wire.read(kind, data), seal

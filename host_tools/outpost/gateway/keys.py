@@ -1,0 +1,60 @@
+"""Whose frames are believed: the key of each node, from the database and this person's store.
+
+`outpost flash` keeps the nodes it made in outpost/provision.py. Where the gateway runs on the same
+machine it takes their keys into its database, from which workers elsewhere read them. No key ever
+leaves this module but inside a Seal.
+"""
+
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from node.frame import Seal
+from outpost import provision
+from outpost.gateway import store
+
+AGAIN_S = 10.0  # a node that is not known is looked for again after so long
+
+
+class Keys:
+    """The seals of nodes; `folder` is a store of outpost/provision.py, None to do without."""
+
+    def __init__(self, engine: Engine, folder: Path | None = None) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._known: dict[int, tuple[float, Seal | None]] = {}
+
+    def seal(self, node: int, afresh: bool = False) -> Seal | None:
+        """Return the seal of `node`, None if nobody has provisioned it.
+
+        `afresh` looks again, if that has not been done just now: the node may have a new key.
+        """
+        looked, seal = self._known.get(node, (0.0, None))
+        now = time.monotonic()
+        if (seal is None or afresh) and (looked == 0.0 or now - looked > AGAIN_S):
+            seal = self._look(node)
+            self._known[node] = now, seal
+        return seal
+
+    def _look(self, node: int) -> Seal | None:
+        given = provision.load(self._folder, node) if self._folder else None
+        with self._engine.begin() as db:
+            if given is not None:
+                enrol(db, node, given.key)
+            key = db.execute(select(store.keys.c.key).where(store.keys.c.node == node)).scalar()
+        return Seal(key) if key else None
+
+
+def enrol(db: Connection, node: int, key: bytes) -> bool:
+    """Believe `node` when it uses `key`, and from now on only then; True if that is new."""
+    mine = store.keys.c.node == node
+    known = db.execute(select(store.keys.c.key).where(mine)).scalar()
+    if known == key:
+        return False
+    values = {"key": key, "since": time.time()}
+    if known is None:
+        db.execute(insert(store.keys).values(node=node, **values))
+    else:
+        db.execute(update(store.keys).where(mine).values(**values))
+    return True
