@@ -24,11 +24,14 @@ section { background: white; border: 1px solid #e2e5e9; border-radius: 8px; padd
 .figures b { display: block; font-size: 22px }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 14px; width: 100% }
-td:last-child:not(.n) { min-width: 260px }
 th { text-align: left; color: #66717e; font-weight: 500 }
 th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #e9ecef; vertical-align: top }
 td:nth-child(2) { white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+@media (max-width: 600px) { /* words are set one below the other */
+  .words th { display: none } .words tr { display: block; border-bottom: 1px solid #e9ecef }
+  .words td { display: inline-block; border: 0 }
+}
 """
 
 
@@ -91,5 +94,6 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: int = 99
                                 f"{html.escape(cell)}"
                                 f"</{tag}>" for i, cell in enumerate(cells)) + "</tr>"
 
-    return (f"<div class=wide><table>{row('th', heads)}"
+    kind = "words" if numbers == 99 else "wide"
+    return (f"<div class={kind}><table>{row('th', heads)}"
             f"{''.join(row('td', cells) for cells in rows)}</table></div>")

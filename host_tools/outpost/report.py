@@ -39,8 +39,8 @@ def write(plan: Plan, audit: Audit) -> Path:
                      _timeline(plan, truth)),
         page.section("Records waiting at the node",
                      "They gather while there is no link and go home when there is one. Green "
-                     "bands: the link was up. The node tries it on a schedule, so a short burst "
-                     "may pass unnoticed.", _queue(plan, wakes)),
+                     "bands: the link was up. After attempts that failed the node tries less and "
+                     "less often, so a short burst may pass unnoticed.", _queue(plan, wakes)),
         page.section("Wakes", "An hour, by cause. Green bands: the link was up.",
                      _wakes(plan, wakes)),
         page.section("Decisions against truth",
