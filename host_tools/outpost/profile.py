@@ -142,7 +142,7 @@ def of_shape(shape: dict[str, int], arch: str) -> Subject:
 
     from outpost import convert, features
 
-    what = _recipe(shape)
+    what = recipe_of(shape)
     noise = np.random.default_rng(1)
     channels = len(what.signal.channels)
     x = noise.integers(-32768, 32768, (GROWN_ON, shape["features"])).astype(np.int16)
@@ -163,7 +163,7 @@ def of_shape(shape: dict[str, int], arch: str) -> Subject:
     return Subject(what.name, content, [one.tobytes() for one in windows], expected)
 
 
-def _recipe(shape: dict[str, int]) -> Recipe:
+def recipe_of(shape: dict[str, int]) -> Recipe:
     count = math.ceil(shape["features"] / len(STATISTICS))
     channels = tuple(Channel(f"c{i}", "count", 1.0) for i in range(count))
     rows, left = [], shape["features"]

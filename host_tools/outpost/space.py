@@ -1,0 +1,336 @@
+"""What a search may choose, and what a choice is worth: cross-validated, costed, never built.
+
+A choice is a recipe: rate, window and hop, signals and statistics and how many of them are kept,
+the forest. Windows and all their features are computed once for a rate, window and hop. The held-out
+recordings are not looked at here.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from sklearn import config_context
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.tree import DecisionTreeClassifier
+
+from outpost import contract, costs, data, features, reference, sizes
+from outpost.boards import Battery, Board
+from outpost.errors import OutpostError
+from outpost.recipe import LSM6DSOX_RATES_HZ, STATISTICS, FeatureRow, Features, Forest, Recipe
+
+FOLDS = 5
+WINDOWS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+SHORTEST_S = 0.25  # of a window
+HOPS = (1, 2, 4)  # a hop is the window divided by one of these
+RATES = (1, 2, 4)  # of a sensor that isn't known: the rate divided by one of these
+MOST_KEPT = 24  # features
+MOST_TREES = 24
+RANKING_TREES = 60
+HEAP_BYTES = 1000  # what loading takes beside the file, twice: measured on emulator, motion
+
+
+class SearchError(OutpostError):
+    """A model that can't be searched for, or a study that is of something else."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a choice is worth: `right` is the share of each fold's held-out training windows."""
+
+    recipe: Recipe
+    accuracy: float
+    worst_class: float
+    energy_uj: float
+    bytes: float
+    latency_us: float
+    limits: tuple[float, ...]  # by how much each hard bound is missed, in shares of it; ≤ 0: met
+
+    @property
+    def allowed(self) -> bool:
+        """Whether every hard bound is met."""
+        return max(self.limits, default=0.0) <= 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The training windows of one rate, window and hop, with every feature there is."""
+
+    wide: Recipe  # with all of them
+    x: np.ndarray
+    windows: data.Windows
+
+    def columns(self, names: list[str]) -> np.ndarray:
+        """Return int16 (windows, names)."""
+        index = {name: i for i, name in enumerate(self.wide.feature_names)}
+        return self.x[:, [index[name] for name in names]]
+
+
+class Space:
+    """All that may be chosen for one model on one board."""
+
+    def __init__(self, base: Recipe, board: Board, battery: Battery) -> None:
+        if base.features.raw:
+            raise SearchError(f"{base.file}: [features] kind is raw: there is neither a window nor "
+                              "a statistic to choose; search is for signals")
+        if base.signal.rate_hz is None:
+            raise SearchError(f"{base.file}: [signal] has no rate_hz, so a window has no length in "
+                              "time and no joules")
+        self.base, self.board, self.battery = base, board, battery
+        self.signals = _signals(base)
+        self._sets: dict[float, data.Dataset] = {}
+        self._grids: dict[tuple[float, int, int], Grid] = {}
+        self._rankings: dict[tuple, list[str]] = {}
+        self._folds: dict[tuple[float, int], np.ndarray] = {}
+        self.rates = self._rates()
+        first = self.dataset(base.signal.rate_hz)
+        self.shortest = min(len(one.samples) for one in first.train) / base.signal.rate_hz
+        self.windows = self._windows()
+        self.folds_of(base.signal.rate_hz, 0)  # fails here and not in the middle of a search
+
+    # --- what there is to choose from ---
+
+    def _rates(self) -> tuple[float, ...]:
+        own = self.base.signal.rate_hz
+        if self.base.signal.sensor == "lsm6dsox":
+            recorded = self.base.data.rate_hz or own
+            found = [rate for rate in LSM6DSOX_RATES_HZ if rate <= max(own, recorded)]
+        else:
+            found = [own / part for part in RATES]
+        return tuple(sorted({*found, own}))
+
+    def _windows(self) -> tuple[int, ...]:
+        """Return window lengths in samples at the highest rate that leave recordings whole."""
+        most = self.shortest * min(self.rates)
+        found = {size for size in WINDOWS
+                 if SHORTEST_S * max(self.rates) <= size <= most}
+        return tuple(sorted(found | {self.base.signal.window}))
+
+    def dataset(self, rate_hz: float) -> data.Dataset:
+        """Return the recordings at a rate; only those to train on are used."""
+        if rate_hz not in self._sets:
+            signal = replace(self.base.signal, rate_hz=rate_hz, window=2, hop=2)
+            self._sets[rate_hz] = data.load(replace(self.base, signal=signal))
+        return self._sets[rate_hz]
+
+    def grid(self, rate_hz: float, window: int, hop: int) -> Grid:
+        """Return the training windows; computed once."""
+        key = rate_hz, window, hop
+        if key not in self._grids:
+            wide = self._wide(rate_hz, window, hop)
+            dataset = self.dataset(rate_hz)
+            cut = data.windows(dataset.train, dataset.classes, window, hop)
+            self._grids[key] = Grid(wide, features.compute(wide, cut.x), cut)
+        return self._grids[key]
+
+    def _wide(self, rate_hz: float, window: int, hop: int) -> Recipe:
+        rows = [FeatureRow(name, first, count, STATISTICS)
+                for name, (first, count) in self.signals.items()]
+        return replace(self.base, features=Features(False, tuple(rows)), signal=replace(
+            self.base.signal, rate_hz=rate_hz, window=window, hop=hop))
+
+    @functools.cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Named sets of signals: sensors and their magnitudes, alone and together."""
+        sensors: dict[str, list[str]] = {}
+        for name, (_, count) in self.signals.items():
+            if count == 1:
+                sensors.setdefault(name.rpartition("_")[0] or name, []).append(name)
+        vectors = {sensor: [name for name, (first, count) in self.signals.items() if count > 1
+                            and self.base.signal.names[first] in channels]
+                   for sensor, channels in sensors.items()}
+        found = {}
+        for many in range(1, min(len(sensors), 3) + 1):
+            for some in combinations(sensors, many):
+                channels = [name for sensor in some for name in sensors[sensor]]
+                lengths = [name for sensor in some for name in vectors[sensor]]
+                told = "+".join(some)
+                found[told] = tuple(channels)
+                if lengths:
+                    found[f"|{told}|"] = tuple(lengths)
+                    found[f"{told}, |{told}|"] = (*channels, *lengths)
+        if len(sensors) > 3:
+            found["all"] = tuple(name for channels in sensors.values() for name in channels)
+        return found
+
+    # --- choosing ---
+
+    def suggest(self, trial: object) -> dict[str, object]:
+        """Ask an Optuna trial for every parameter."""
+        choose, whole = trial.suggest_categorical, trial.suggest_int
+        return {
+            "rate_hz": choose("rate_hz", self.rates),
+            "window": choose("window", self.windows),
+            "hop": choose("hop", HOPS),
+            "signals": choose("signals", tuple(self.groups)),
+            **{f"statistic_{i}": choose(f"statistic_{i}", (*STATISTICS, *["none"] * (i > 1)))
+               for i in (1, 2, 3)},
+            "kept": whole("kept", 1, MOST_KEPT),
+            "trees": whole("trees", 1, MOST_TREES, log=True),
+            "depth": whole("depth", 2, 8),
+            "leaf_samples": whole("leaf_samples", 1, 8),
+        }
+
+    def names(self, params: dict[str, object]) -> list[str]:
+        """Return the features that signals and statistics of a choice make, before any is left."""
+        chosen = {params[f"statistic_{i}"] for i in (1, 2, 3)}
+        return [f"{signal}.{statistic}" for signal in self.groups[params["signals"]]
+                for statistic in STATISTICS if statistic in chosen]
+
+    def recipe(self, params: dict[str, object]) -> Recipe:
+        """Return the recipe a choice stands for, its features chosen on all training windows."""
+        grid = self._grid_of(params)
+        kept = self._kept(grid, params, np.arange(len(grid.windows.y)), "all")
+        order = list(self.signals)
+        rows = [FeatureRow(name, first, count, tuple(
+            statistic for statistic in STATISTICS if f"{name}.{statistic}" in kept))
+            for name, (first, count) in self.signals.items()]
+        rows = sorted((row for row in rows if row.statistics), key=lambda row: order.index(row.name))
+        forest = replace(self.base.forest, trees=params["trees"], depth=params["depth"],
+                         leaves=None, leaf_samples=params["leaf_samples"])
+        return replace(grid.wide, features=Features(False, tuple(rows)), forest=forest)
+
+    def _grid_of(self, params: dict[str, object]) -> Grid:
+        return self.grid(params["rate_hz"], params["window"],
+                         max(1, params["window"] // params["hop"]))
+
+    def _kept(self, grid: Grid, params: dict[str, object], rows: np.ndarray, fold: object
+              ) -> list[str]:
+        """Return the features to keep: those that extremely random trees on `rows` use most."""
+        names = self.names(params)
+        if len(names) <= params["kept"]:
+            return names
+        key = (grid.wide.signal, fold)
+        if key not in self._rankings:
+            ranking = ExtraTreesClassifier(RANKING_TREES, random_state=1)
+            ranking.fit(grid.x[rows], grid.windows.y[rows])
+            order = np.argsort(-ranking.feature_importances_, kind="stable")
+            self._rankings[key] = [grid.wide.feature_names[i] for i in order]
+        wanted = set(names)
+        best = [name for name in self._rankings[key] if name in wanted][:params["kept"]]
+        return [name for name in names if name in best]
+
+    # --- what it is worth ---
+
+    def folds_of(self, rate_hz: float, seed: int) -> np.ndarray:
+        """Return the fold of each training recording: stratified, files whole."""
+        if (rate_hz, seed) not in self._folds:
+            self._folds[rate_hz, seed] = self._split(self.dataset(rate_hz), seed)
+        return self._folds[rate_hz, seed]
+
+    def _split(self, dataset: data.Dataset, seed: int) -> np.ndarray:
+        labels = np.array([one.label for one in dataset.train])
+        groups = np.array([one.group for one in dataset.train])
+        few = min(len(set(groups[labels == label])) for label in set(labels))
+        if few < 2:
+            raise SearchError(f"{self.base.name}: a class has one recording to train on; "
+                              "cross-validation by recording needs two at least")
+        fold = np.zeros(len(labels), int)
+        splitter = StratifiedGroupKFold(min(FOLDS, few), shuffle=True, random_state=seed)
+        for number, (_, held) in enumerate(splitter.split(labels, labels, groups)):
+            fold[held] = number
+        return fold
+
+    def worth(self, params: dict[str, object], seed: int = 0) -> Worth:
+        """Cross-validate a choice by recording, and model what it costs.
+
+        The features that are kept are chosen anew in each fold, so that no fold's held-out windows
+        have a say in them. Forests of the folds stand for the final one's size.
+        """
+        grid = self._grid_of(params)
+        what = self.recipe(params)
+        fold_of = self.folds_of(params["rate_hz"], seed)[grid.windows.recording]
+        return self._worth(grid, what, fold_of,
+                           lambda rows, fold: self._kept(grid, params, rows, (seed, fold)))
+
+    def worth_of(self, what: Recipe, seed: int = 0) -> Worth:
+        """Return the same of a recipe as it stands, its features fixed."""
+        signal = what.signal
+        grid = self.grid(signal.rate_hz, signal.window, signal.hop)
+        fold_of = self.folds_of(signal.rate_hz, seed)[grid.windows.recording]
+        return self._worth(grid, what, fold_of, lambda rows, fold: what.feature_names)
+
+    def _worth(self, grid: Grid, what: Recipe, fold_of: np.ndarray,
+               kept: Callable[[np.ndarray, int], list[str]]) -> Worth:
+        y = grid.windows.y
+        answers = np.zeros(len(y), int)
+        forests = []
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            for fold in np.unique(fold_of):
+                held = fold_of == fold
+                x = grid.columns(kept(np.flatnonzero(~held), int(fold)))
+                forest, classes = grown(what.forest, x[~held], y[~held])
+                answers[held] = classes[reference.decide(forest.votes(x[held]))]
+                forests.append(forest)
+        right = answers == y
+        return self._costed(what, float(right.mean()),
+                            min(float(right[y == label].mean()) for label in np.unique(y)),
+                            forests)
+
+    def _costed(self, what: Recipe, accuracy: float, worst: float,
+                forests: list[reference.Forest]) -> Worth:
+        """Put the costs beside an accuracy: each the mean over the folds' forests."""
+        def mean(figure: Callable[[reference.Forest], float]) -> float:
+            return float(np.mean([figure(forest) for forest in forests]))
+
+        board, battery = self.board, self.battery
+        model = sizes.fitted(board.architecture)
+        size = mean(lambda forest: model.module(what, forest))
+        phases = [costs.wake(board, battery, what, forest) for forest in forests]
+        energy = float(np.mean([costs.wake_uj(one) for one in phases]))
+        latency = mean(lambda forest: sum(costs.latency_us(board, what, forest)))
+        got = {"bytes": size, "heap": size, "heap_peak": size + HEAP_BYTES,
+               "latency_us": latency, "energy_uj": energy,
+               "awake_ms": float(np.mean([costs.awake_ms(one) for one in phases])),
+               "life_days": float(np.mean([costs.life_days(board, battery, one)
+                                           for one in phases]))}
+        return Worth(what, accuracy, worst, energy, size, latency, self._limits(got))
+
+    def _limits(self, got: dict[str, float]) -> tuple[float, ...]:
+        """Return by how much each bound of the contract, and the board's heap, is missed."""
+        missed = [got["heap_peak"] / self.board.memory["heap"].to("B") - 1]
+        for name, value in got.items():
+            wanted = contract.demand(self.base, name, self.board.architecture)
+            if wanted:
+                missed.append((wanted - value if contract.TERMS[name].least else value - wanted)
+                              / wanted)
+        return tuple(missed)
+
+
+def grown(limits: Forest, x: np.ndarray, y: np.ndarray) -> tuple[reference.Forest, np.ndarray]:
+    """Return the forest that train.fit returns, and its classes, in a third of the time.
+
+    Draws are those of scikit-learn's RandomForestClassifier, tree for tree; what it checks and
+    copies for every tree is left out.
+    """
+    rng = np.random.RandomState(limits.seed)
+    x = x.astype(np.float32)
+    trees = []
+    for _ in range(limits.trees):
+        seed = rng.randint(np.iinfo(np.int32).max)
+        drawn = np.random.RandomState(seed).randint(0, len(y), len(y), dtype=np.int32)
+        tree = DecisionTreeClassifier(
+            max_depth=limits.depth, max_leaf_nodes=limits.leaves, max_features="sqrt",
+            min_samples_leaf=limits.leaf_samples, random_state=seed)
+        weights = np.bincount(drawn, minlength=len(y)).astype(np.float64)
+        trees.append(tree.fit(x, y, sample_weight=weights, check_input=False))
+    forest = reference.Forest(tuple(tree for one in trees
+                                    for tree in reference.from_sklearn(one).trees),
+                              len(trees[0].classes_))
+    return forest, trees[0].classes_
+
+
+def _signals(base: Recipe) -> dict[str, tuple[int, int]]:
+    """Return every signal: the channels, and the magnitudes of neighbours named …_x, …_y, …_z."""
+    names = base.signal.names
+    found = {name: (i, 1) for i, name in enumerate(names)}
+    found |= {row.name: (row.first, row.count) for row in base.features.rows if row.count > 1}
+    for i, name in enumerate(names):
+        sensor, _, axis = name.rpartition("_")
+        if axis == "x" and names[i:i + 3] == (name, f"{sensor}_y", f"{sensor}_z"):
+            found.setdefault(sensor, (i, 3))
+    return found
+
+
