@@ -164,6 +164,7 @@ def of_shape(shape: dict[str, int], arch: str) -> Subject:
 
 
 def recipe_of(shape: dict[str, int]) -> Recipe:
+    """Return a recipe of that shape: statistics of as many made-up channels as are needed."""
     count = math.ceil(shape["features"] / len(STATISTICS))
     channels = tuple(Channel(f"c{i}", "count", 1.0) for i in range(count))
     rows, left = [], shape["features"]

@@ -132,6 +132,14 @@ class Post:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What `outpost search` may choose from; None: whatever there is."""
+
+    statistics: tuple[str, ...] = STATISTICS
+    signals: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole model.toml."""
 
@@ -146,6 +154,7 @@ class Recipe:
     post: Post
     tiers: dict[str, str] = field(default_factory=dict)
     contract: dict[str, Any] = field(default_factory=dict)
+    search: Search = Search()
 
     @property
     def feature_names(self) -> list[str]:
@@ -216,6 +225,7 @@ def load(file: Path) -> Recipe:
         post=_post(top.table("post", required=False)),
         tiers=_tiers(top.table("tiers", required=False)),
         contract=_contract(top.table("contract", required=False)),
+        search=_search(top.table("search", required=False)),
     )
     top.finish()
     features = recipe.feature_names
@@ -365,3 +375,10 @@ def _contract(table: _Table) -> dict[str, Any]:
                 contract[key] = value
     table.finish()
     return contract
+
+
+def _search(table: _Table) -> Search:
+    search = Search(statistics=table.strings("statistics", STATISTICS, STATISTICS),
+                    signals=table.strings("signals", default=None))
+    table.finish()
+    return search

@@ -1,7 +1,7 @@
 """How many bytes a module will have, before it is compiled: a model fitted to a few that were.
 
-The modules it is fitted to are compiled once for an architecture and kept in the cache, by the hash
-of the C and of what writes it; so the model follows whatever the code generator does.
+The modules it is fitted to are compiled once for an architecture; their sizes are kept in the
+cache, by the hash of the C and of what writes it, so the model follows the code generator.
 """
 
 import functools
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from outpost import cache, compile, convert, costs, link, profile, reference, train
+from outpost import cache, compile, convert, costs, link, profile, reference, train, trees
 from outpost.console import steps
 from outpost.paths import NATIVE
-from outpost.recipe import STATISTICS, FeatureRow, Features, Forest, Recipe
+from outpost.recipe import FORMS, STATISTICS, VOTES, FeatureRow, Features, Forest, Recipe
 from outpost.reference import LEAF
 
-SUBJECTS = 28
+SUBJECTS = 48
 ROWS = 300  # of noise, to grow trees on
 
 
@@ -40,8 +40,13 @@ class Sizes:
 
 def parts(recipe: Recipe, forest: reference.Forest) -> Counter[str]:
     """Return what a module is made of: the code of each statistic once, rows, trees and nodes."""
-    nodes = sum(int((tree.left != LEAF).sum()) for tree in forest.trees)
-    found = Counter(module=1, tree=len(forest.trees), node=nodes)
+    form = recipe.forest.form
+    found = Counter({"module": 1, form: 1, f"tree {form}": len(forest.trees),
+                     f"node {form}": forest.nodes})
+    if forest.soft:  # a leaf's points are kept once for all leaves that have the same
+        leaves = np.unique(np.concatenate([tree.said[tree.left == LEAF] for tree in forest.trees]),
+                           axis=0)
+        found.update({"soft": 1, "points": int((leaves > 0).sum())})
     if not recipe.features.raw:
         work = costs.feature_work(recipe)
         found["row"] = work["row"]
@@ -55,7 +60,7 @@ def parts(recipe: Recipe, forest: reference.Forest) -> Counter[str]:
 def fitted(arch: str) -> Sizes:
     """Return the model for an architecture; compiles a few modules the first time."""
     sources = [*sorted(path for path in NATIVE.rglob("*") if path.is_file()),
-               *(Path(module.__file__) for module in (convert, train, reference, compile, link))]
+               *(Path(module.__file__) for module in (convert, trees, train, compile, link))]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
     def make(folder: Path) -> None:
@@ -99,7 +104,7 @@ def _compile_all(arch: str) -> list[tuple[dict[str, int], int]]:
             convert.emit(what, forest, Path(scratch))
             obj = compile.compile_module([NATIVE / "module.c"], [Path(scratch), NATIVE], arch,
                                          Path(scratch) / "module.o")
-            subjects.append((dict(parts(what, reference.from_sklearn(forest))),
+            subjects.append((dict(parts(what, convert.declare(what, forest))),
                              len(link.link(obj, arch, what.name))))
     return subjects
 
@@ -116,4 +121,5 @@ def _some_recipe(rng: np.random.Generator) -> Recipe:
         rows.append(FeatureRow("all", 0, 3, wanted[:1]))
     return replace(base, features=Features(False, tuple(rows)),
                    forest=Forest(int(rng.choice((1, 3, 8, 16))), int(rng.choice((2, 3, 5, 8))),
-                                 None, 1, int(rng.integers(1000))))
+                                 None, 1, int(rng.integers(1000)), str(rng.choice(VOTES)),
+                                 False, str(rng.choice(FORMS))))

@@ -1,8 +1,8 @@
 """What a search may choose, and what a choice is worth: cross-validated, costed, never built.
 
 A choice is a recipe: rate, window and hop, signals and statistics and how many of them are kept,
-the forest. Windows and all their features are computed once for a rate, window and hop. The held-out
-recordings are not looked at here.
+the forest. Windows and all their features are computed once for a rate, window and hop. The
+held-out recordings are not looked at here.
 """
 
 import functools
@@ -19,7 +19,16 @@ from sklearn.tree import DecisionTreeClassifier
 from outpost import contract, costs, data, features, reference, sizes
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
-from outpost.recipe import LSM6DSOX_RATES_HZ, STATISTICS, FeatureRow, Features, Forest, Recipe
+from outpost.recipe import (
+    FORMS,
+    LSM6DSOX_RATES_HZ,
+    STATISTICS,
+    VOTES,
+    FeatureRow,
+    Features,
+    Forest,
+    Recipe,
+)
 
 FOLDS = 5
 WINDOWS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -46,12 +55,7 @@ class Worth:
     energy_uj: float
     bytes: float
     latency_us: float
-    limits: tuple[float, ...]  # by how much each hard bound is missed, in shares of it; ≤ 0: met
-
-    @property
-    def allowed(self) -> bool:
-        """Whether every hard bound is met."""
-        return max(self.limits, default=0.0) <= 0
+    limits: dict[str, float]  # by how much each hard bound is missed, in shares of it; ≤ 0: met
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,14 @@ class Space:
 
     def __init__(self, base: Recipe, board: Board, battery: Battery) -> None:
         if base.features.raw:
-            raise SearchError(f"{base.file}: [features] kind is raw: there is neither a window nor "
-                              "a statistic to choose; search is for signals")
+            raise SearchError(f"{base.file}: [features] kind is raw: there is neither a window "
+                              "nor a statistic to choose; search is for signals")
         if base.signal.rate_hz is None:
-            raise SearchError(f"{base.file}: [signal] has no rate_hz, so a window has no length in "
-                              "time and no joules")
+            raise SearchError(f"{base.file}: [signal] has no rate_hz, so a window has no length "
+                              "in time and no joules")
         self.base, self.board, self.battery = base, board, battery
         self.signals = _signals(base)
+        self.statistics = base.search.statistics
         self._sets: dict[float, data.Dataset] = {}
         self._grids: dict[tuple[float, int, int], Grid] = {}
         self._rankings: dict[tuple, list[str]] = {}
@@ -135,21 +140,24 @@ class Space:
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Named sets of signals: sensors and their magnitudes, alone and together."""
         sensors: dict[str, list[str]] = {}
-        for name, (_, count) in self.signals.items():
-            if count == 1:
-                sensors.setdefault(name.rpartition("_")[0] or name, []).append(name)
-        vectors = {sensor: [name for name, (first, count) in self.signals.items() if count > 1
-                            and self.base.signal.names[first] in channels]
-                   for sensor, channels in sensors.items()}
+        vectors: dict[str, list[str]] = {}
+        for name, (first, count) in self.signals.items():
+            channel = self.base.signal.names[first]
+            sensor = channel.rpartition("_")[0] or channel
+            for kind in (sensors, vectors):
+                kind.setdefault(sensor, [])
+            (sensors if count == 1 else vectors)[sensor].append(name)
         found = {}
         for many in range(1, min(len(sensors), 3) + 1):
             for some in combinations(sensors, many):
                 channels = [name for sensor in some for name in sensors[sensor]]
                 lengths = [name for sensor in some for name in vectors[sensor]]
                 told = "+".join(some)
-                found[told] = tuple(channels)
+                if channels:
+                    found[told] = tuple(channels)
                 if lengths:
                     found[f"|{told}|"] = tuple(lengths)
+                if channels and lengths:
                     found[f"{told}, |{told}|"] = (*channels, *lengths)
         if len(sensors) > 3:
             found["all"] = tuple(name for channels in sensors.values() for name in channels)
@@ -165,12 +173,14 @@ class Space:
             "window": choose("window", self.windows),
             "hop": choose("hop", HOPS),
             "signals": choose("signals", tuple(self.groups)),
-            **{f"statistic_{i}": choose(f"statistic_{i}", (*STATISTICS, *["none"] * (i > 1)))
+            **{f"statistic_{i}": choose(f"statistic_{i}", (*self.statistics, *["none"] * (i > 1)))
                for i in (1, 2, 3)},
             "kept": whole("kept", 1, MOST_KEPT),
             "trees": whole("trees", 1, MOST_TREES, log=True),
             "depth": whole("depth", 2, 8),
             "leaf_samples": whole("leaf_samples", 1, 8),
+            "vote": choose("vote", VOTES),
+            "form": choose("form", FORMS),
         }
 
     def names(self, params: dict[str, object]) -> list[str]:
@@ -179,17 +189,34 @@ class Space:
         return [f"{signal}.{statistic}" for signal in self.groups[params["signals"]]
                 for statistic in STATISTICS if statistic in chosen]
 
+    def starts(self) -> list[dict[str, object]]:
+        """Return the choice nearest to model.toml, with every window: where a search begins."""
+        base, forest = self.base, self.base.forest
+        used = [name for name in self.statistics
+                if any(name in row.statistics for row in base.features.rows)]
+        named = {row.name for row in base.features.rows}
+        group = min(self.groups, key=lambda name: len(named ^ set(self.groups[name])))
+        fixed = {
+            "rate_hz": base.signal.rate_hz, "signals": group,
+            "hop": min(HOPS, key=lambda part: abs(base.signal.window / part - base.signal.hop)),
+            **{f"statistic_{i}": (used or self.statistics)[i - 1] if i <= len(used) or i == 1
+               else "none" for i in (1, 2, 3)},
+            "kept": min(MOST_KEPT, len(base.feature_names)),
+            "trees": min(MOST_TREES, forest.trees), "depth": min(max(forest.depth or 8, 2), 8),
+            "leaf_samples": min(forest.leaf_samples, 8), "vote": forest.vote, "form": forest.form}
+        return [{**fixed, "window": window} for window in self.windows]
+
     def recipe(self, params: dict[str, object]) -> Recipe:
         """Return the recipe a choice stands for, its features chosen on all training windows."""
         grid = self._grid_of(params)
         kept = self._kept(grid, params, np.arange(len(grid.windows.y)), "all")
-        order = list(self.signals)
         rows = [FeatureRow(name, first, count, tuple(
             statistic for statistic in STATISTICS if f"{name}.{statistic}" in kept))
             for name, (first, count) in self.signals.items()]
-        rows = sorted((row for row in rows if row.statistics), key=lambda row: order.index(row.name))
+        rows = [row for row in rows if row.statistics]
         forest = replace(self.base.forest, trees=params["trees"], depth=params["depth"],
-                         leaves=None, leaf_samples=params["leaf_samples"])
+                         leaves=None, leaf_samples=params["leaf_samples"],
+                         vote=params["vote"], form=params["form"])
         return replace(grid.wide, features=Features(False, tuple(rows)), forest=forest)
 
     def _grid_of(self, params: dict[str, object]) -> Grid:
@@ -262,7 +289,7 @@ class Space:
                 held = fold_of == fold
                 x = grid.columns(kept(np.flatnonzero(~held), int(fold)))
                 forest, classes = grown(what.forest, x[~held], y[~held])
-                answers[held] = classes[reference.decide(forest.votes(x[held]))]
+                answers[held] = classes[forest.answer(x[held]).chosen]
                 forests.append(forest)
         right = answers == y
         return self._costed(what, float(right.mean()),
@@ -288,15 +315,16 @@ class Space:
                                            for one in phases]))}
         return Worth(what, accuracy, worst, energy, size, latency, self._limits(got))
 
-    def _limits(self, got: dict[str, float]) -> tuple[float, ...]:
+    def _limits(self, got: dict[str, float]) -> dict[str, float]:
         """Return by how much each bound of the contract, and the board's heap, is missed."""
-        missed = [got["heap_peak"] / self.board.memory["heap"].to("B") - 1]
+        missed = {"memory": got["heap_peak"] / self.board.memory["heap"].to("B") - 1}
         for name, value in got.items():
-            wanted = contract.demand(self.base, name, self.board.architecture)
+            where = self.board.architecture if name == "bytes" else self.board.name
+            wanted = contract.demand(self.base, name, where)
             if wanted:
-                missed.append((wanted - value if contract.TERMS[name].least else value - wanted)
-                              / wanted)
-        return tuple(missed)
+                least = contract.TERMS[name].least
+                missed[name] = (wanted - value if least else value - wanted) / wanted
+        return missed
 
 
 def grown(limits: Forest, x: np.ndarray, y: np.ndarray) -> tuple[reference.Forest, np.ndarray]:
@@ -316,9 +344,10 @@ def grown(limits: Forest, x: np.ndarray, y: np.ndarray) -> tuple[reference.Fores
             min_samples_leaf=limits.leaf_samples, random_state=seed)
         weights = np.bincount(drawn, minlength=len(y)).astype(np.float64)
         trees.append(tree.fit(x, y, sample_weight=weights, check_input=False))
+    soft = limits.vote == "soft"
     forest = reference.Forest(tuple(tree for one in trees
-                                    for tree in reference.from_sklearn(one).trees),
-                              len(trees[0].classes_))
+                                    for tree in reference.from_sklearn(one, soft).trees),
+                              len(trees[0].classes_), soft, limits.early_exit)
     return forest, trees[0].classes_
 
 
@@ -331,6 +360,11 @@ def _signals(base: Recipe) -> dict[str, tuple[int, int]]:
         sensor, _, axis = name.rpartition("_")
         if axis == "x" and names[i:i + 3] == (name, f"{sensor}_y", f"{sensor}_z"):
             found.setdefault(sensor, (i, 3))
-    return found
+    for name in base.search.signals or ():
+        if name not in found:
+            raise SearchError(f"{base.file}: [search] signals has {name!r}; there are "
+                              f"{', '.join(found)}")
+    return {name: where for name, where in found.items()
+            if base.search.signals is None or name in base.search.signals}
 
 
