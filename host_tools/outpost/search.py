@@ -187,8 +187,8 @@ def _fingerprint(space: Space) -> str:
 
     here = Path(__file__).parent
     parts = [repr(data.fingerprint(space.base)), repr(space.base.signal),
-             repr(space.base.contract), repr(space.rates), repr(space.windows), repr(space.groups), space.battery.key,
-             space.board.file.read_text(), (here / "space.py").read_text(),
+             repr(space.base.contract), repr(space.rates), repr(space.windows),
+             repr(space.groups), space.battery.key, space.board.file.read_text(), (here / "space.py").read_text(),
              repr(space.statistics), (here / "costs.py").read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

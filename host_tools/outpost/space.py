@@ -31,9 +31,11 @@ from outpost.recipe import (
 )
 
 FOLDS = 5
-WINDOWS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+WINDOWS = tuple(size for power in range(3, 10) for size in (
+    2**power, 5 * 2**power // 4, 3 * 2**power // 2, 7 * 2**power // 4)) + (1024,)
 SHORTEST_S = 0.25  # of a window
 HOPS = (1, 2, 4)  # a hop is the window divided by one of these
+MOST_WINDOWS = 1000  # to train on; a hop is longer rather than that there are more
 RATES = (1, 2, 4)  # of a sensor that isn't known: the rate divided by one of these
 MOST_KEPT = 24  # features
 MOST_TREES = 24
@@ -220,8 +222,9 @@ class Space:
         return replace(grid.wide, features=Features(False, tuple(rows)), forest=forest)
 
     def _grid_of(self, params: dict[str, object]) -> Grid:
-        return self.grid(params["rate_hz"], params["window"],
-                         max(1, params["window"] // params["hop"]))
+        rate, window = params["rate_hz"], params["window"]
+        samples = sum(len(one.samples) for one in self.dataset(rate).train)
+        return self.grid(rate, window, max(window // params["hop"], samples // MOST_WINDOWS, 1))
 
     def _kept(self, grid: Grid, params: dict[str, object], rows: np.ndarray, fold: object
               ) -> list[str]:
@@ -308,7 +311,7 @@ class Space:
         phases = [costs.wake(board, battery, what, forest) for forest in forests]
         energy = float(np.mean([costs.wake_uj(one) for one in phases]))
         latency = mean(lambda forest: sum(costs.latency_us(board, what, forest)))
-        got = {"bytes": size, "heap": size, "heap_peak": size + HEAP_BYTES,
+        got = {"accuracy": accuracy, "worst_class": worst, "bytes": size, "heap": size, "heap_peak": size + HEAP_BYTES,
                "latency_us": latency, "energy_uj": energy,
                "awake_ms": float(np.mean([costs.awake_ms(one) for one in phases])),
                "life_days": float(np.mean([costs.life_days(board, battery, one)
