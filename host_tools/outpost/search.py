@@ -49,7 +49,6 @@ class Found:
     recordings nobody looked at before; costs are modelled but for `bytes`, the compiled file's.
     """
 
-    params: dict[str, Any]
     recipe: Recipe
     accuracy: float
     worst_class: float
@@ -188,8 +187,9 @@ def _fingerprint(space: Space) -> str:
     here = Path(__file__).parent
     parts = [repr(data.fingerprint(space.base)), repr(space.base.signal),
              repr(space.base.contract), repr(space.rates), repr(space.windows),
-             repr(space.groups), space.battery.key, space.board.file.read_text(), (here / "space.py").read_text(),
-             repr(space.statistics), (here / "costs.py").read_text()]
+             repr(space.groups), repr(space.statistics), space.battery.key,
+             space.board.file.read_text(), (here / "space.py").read_text(),
+             (here / "costs.py").read_text()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -357,7 +357,7 @@ def _compiled(space: Space, worth: Worth) -> Found:
         size = build.make_module(what, space.board.architecture, Path(scratch))["bytes"]
     held_out = contract.accuracy(fitted.forest.answer(fitted.x_test).chosen, fitted.test)
     phases = costs.wake(space.board, space.battery, what, fitted.forest)
-    return Found({}, what, worth.accuracy, worth.worst_class, costs.wake_uj(phases),
+    return Found(what, worth.accuracy, worth.worst_class, costs.wake_uj(phases),
                  sum(costs.latency_us(space.board, what, fitted.forest)), size,
                  sizes.fitted(space.board.architecture).module(what, fitted.forest), held_out)
 

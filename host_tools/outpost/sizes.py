@@ -20,7 +20,7 @@ from outpost.paths import NATIVE
 from outpost.recipe import FORMS, STATISTICS, VOTES, FeatureRow, Features, Forest, Recipe
 from outpost.reference import LEAF
 
-SUBJECTS = 48
+SUBJECTS = 36
 ROWS = 300  # of noise, to grow trees on
 
 

@@ -311,8 +311,8 @@ class Space:
         phases = [costs.wake(board, battery, what, forest) for forest in forests]
         energy = float(np.mean([costs.wake_uj(one) for one in phases]))
         latency = mean(lambda forest: sum(costs.latency_us(board, what, forest)))
-        got = {"accuracy": accuracy, "worst_class": worst, "bytes": size, "heap": size, "heap_peak": size + HEAP_BYTES,
-               "latency_us": latency, "energy_uj": energy,
+        got = {"accuracy": accuracy, "worst_class": worst, "bytes": size, "heap": size,
+               "heap_peak": size + HEAP_BYTES, "latency_us": latency, "energy_uj": energy,
                "awake_ms": float(np.mean([costs.awake_ms(one) for one in phases])),
                "life_days": float(np.mean([costs.life_days(board, battery, one)
                                            for one in phases]))}
