@@ -119,9 +119,10 @@ def test_damaged_files_are_not_formatted_and_the_node_lives_on(board):
     assert board.peek(FILES.offset, FILES.size) == damaged
     wakes = board.execute("""
 from node import board, cycle
+from node.state import State
 here = board.here()
 here.sleep = lambda ms, event=True: None
-wake = cycle.Wake(here)
+wake = cycle.Wake(here, State())
 wake.live()
 print(wake.state.wakes, wake.settings.problem)
 """)
