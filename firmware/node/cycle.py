@@ -107,7 +107,7 @@ class Wake:
     def _look(self, now_s):
         # How do things stand, and what follows for the mode?
         board, state, energy = self.board, self.state, self.state.energy
-        energy.arrive(now_s, board.battery_mv(), self.settings)
+        energy.arrive(now_s, board.battery_mv(), self.settings, state.modes.mode >= CRITICAL)
         before = state.modes.step(
             (state.unlinked, state.unflashed, energy.afford, energy.soc(), board.temperature_c(),
              state.failed + board.resets), self.settings, now_s)
@@ -209,7 +209,7 @@ class Wake:
 
     def _count(self):
         state, now_s = self.state, self.board.now_s()
-        if now_s <= state.counted_s:  # CRITICAL begins with this wake
+        if not state.motions and now_s < state.counted_s + self.settings.state_s:
             return
         self.outbox.gather(record.COUNT, now_s, pack(
             record.COUNT_FORMAT, state.motions, now_s - state.counted_s))

@@ -80,8 +80,11 @@ class Energy:
 
     # --- a wake begins ---
 
-    def arrive(self, now_s, battery_mv, settings):
-        """Charge the sleep that is over, look at the battery, and plan."""
+    def arrive(self, now_s, battery_mv, settings, on_reserve=False):
+        """Charge the sleep that is over, look at the battery, and plan.
+
+        `on_reserve`: the mode is one that may use up what others leave, below critical_pct.
+        """
         elapsed_s = now_s - self.began_s
         if self.began_s and 0 <= elapsed_s < _LONG_S:
             self._slept(elapsed_s)
@@ -91,7 +94,7 @@ class Energy:
             elapsed_s = 0
             self._begin(now_s, battery_mv, settings)
         self.began_s = now_s
-        self._plan(settings, elapsed_s)
+        self._plan(settings, elapsed_s, on_reserve)
 
     def _begin(self, now_s, battery_mv, settings):
         self.start_s, self.day = now_s, now_s // _DAY_S
@@ -140,22 +143,24 @@ class Energy:
             step = gap - band if gap > 0 else gap + band
         self.left_nj = max(0, self.left_nj + step)
 
-    def _plan(self, settings, elapsed_s):
+    def _plan(self, settings, elapsed_s, on_reserve):
         # From what is left and how long it shall last: the pace, and what motion may take.
         power, slowest_s = self.power, max(settings.wake_s, settings.wake_most_s)
         if not (settings.life_days and power and self.battery):
             self.pace_s, self.afford = settings.wake_s, UNKNOWN
             self._spend_uw = 0
             return
-        reserve_nj = self.battery["capacity_mj"] * 10000 * settings.critical_pct
+        above_nj = self.left_nj - self.battery["capacity_mj"] * 10000 * settings.critical_pct
         left_s = max(_WEEK_S, self.end_s - self.began_s)
-        budget_uw = max(0, self.left_nj - reserve_nj) // 1000 // left_s
+        budget_uw = max(0, above_nj) // 1000 // left_s
         fixed_uw = (power["sleep_nw"] + power["leak_nw"]
                     + (power["listen_nw"] if settings.listen else 0)) // 1000
         fixed_uw += self.link_uj // max(settings.uplink_s, settings.uplink_most_s)
-        self._spend_uw = spend_uw = max(0, budget_uw - fixed_uw)
         self.afford = min(UNKNOWN - 1, 100 * budget_uw // max(
             1, fixed_uw + self.wake_uj // slowest_s))
+        if on_reserve:
+            budget_uw = self.left_nj // 1000 // left_s
+        self._spend_uw = spend_uw = max(0, budget_uw - fixed_uw)
 
         half_uw = spend_uw // 2
         self.event_nw -= self.event_nw * elapsed_s // max(_MEAN_S, elapsed_s)

@@ -115,7 +115,7 @@ wake(board)
 assert board.state().modes.mode == CRITICAL and board.laps[-1] == UPLINK  # to say so
 attempts = len(board.attempts)
 live(board, board.now_s() + 3 * DAY_S)
-assert len(board.attempts) == attempts and board.state().depth > 20
+assert len(board.attempts) == attempts and board.state().depth > 10
 with open("settings.json", "w") as file:
     file.write("{")
 wake(board)
@@ -123,7 +123,7 @@ assert board.events(BAD_SETTINGS) == [(2, 0, 1)] and len(board.attempts) == atte
 
 # --- how long the radio may be on follows the budget: what waits is sent a part at a time ---
 
-board = Board(life_days=3650, uplink_s=10, wake_most_s=60)
+board = Board(life_days=150, uplink_s=10, wake_most_s=60)
 board.linked = False
 live(board, board.now_s() + DAY_S)
 waiting = board.state().depth
