@@ -32,6 +32,11 @@ KEY = b"k" * 32
 SEAL = Seal(KEY)
 
 
+FOLDER = "/tmp/outpost-desk-" + "".join(["%02x" % byte for byte in os.urandom(6)])
+os.mkdir(FOLDER)
+os.chdir(FOLDER)
+
+
 class Slept(BaseException):
     pass
 
@@ -316,4 +321,6 @@ def hang(board):
 
 def done():
     os.remove("settings.json")
+    os.chdir("/")
+    os.rmdir(FOLDER)
     print("OK")
