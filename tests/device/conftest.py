@@ -23,9 +23,14 @@ class ScriptFailed(Exception):
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Take every script, except the helpers in lib/."""
     if file_path.suffix == ".py" and file_path.name != "conftest.py" \
-            and LIBRARY not in file_path.parents:
+            and LIBRARY not in file_path.parents and not parent.session.isinitpath(file_path):
         return Script.from_parent(parent, path=file_path)
     return None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector:
+    """Take a script that was named on the command line, which pytest would import."""
+    return Script.from_parent(parent, path=module_path)
 
 
 class Script(pytest.File):
