@@ -57,8 +57,8 @@ def start(tmp_path):
         (code / "main.py").write_text(main)
         (code / "node").symlink_to(bytecode.build() / "node")
         (folder / "board.json").write_text(
-            '{"node": 1, "lanes": [3, 3, 3, 3], "stage_us": [], "flash": {}, "uplink": {},'
-            ' "power": {}, "battery": {}}')
+            '{"node": 1, "lanes": [3, 3, 3, 3], "stage_us": [], "sample_us": 0, "flash": {},'
+            ' "uplink": {}, "power": {}, "battery": {}}')
         (tmp_path / "flash.img").write_bytes(b"\xff" * 4096 * 12)
         with (tmp_path / "flash.img").open("r+b") as flash, (tmp_path / "log").open("ab") as log:
             fcntl.flock(flash, fcntl.LOCK_EX)
@@ -73,7 +73,7 @@ def start(tmp_path):
 
 def wake(node: Node, retained: bytes = b"") -> bytes:
     """Let `node` live a wake; return what it retains."""
-    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, len(retained)) + retained)
+    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0, len(retained)) + retained)
     asleep = node.receive()
     assert isinstance(asleep, Asleep) and (asleep.ms, asleep.at_us) == (1000, 0)
     return asleep.retained
@@ -115,7 +115,7 @@ def test_power_taken_away_leaves_nobody_behind(start, isolation, tmp_path, monke
     monkeypatch.setattr(node_process, "PATIENCE_S", 0.5)
     node = start("from node import board\nhere = board.here()\nopen('on', 'w').close()\n"
                  "while True: pass", isolation)
-    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0))
+    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0, 0))
     while not (tmp_path / "node/on").exists():
         time.sleep(0.01)
     with (tmp_path / "flash.img").open("r+b") as flash:
@@ -129,10 +129,10 @@ def test_power_taken_away_leaves_nobody_behind(start, isolation, tmp_path, monke
 
 def test_a_fork_that_is_killed_ends_its_parent_the_same_way(start):
     node = start("from node import board\nboard.here().power_lost()", "fork")
-    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0))
+    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0, 0))
     assert node.receive() == node_process.Ask(wire.POWER_LOST, 0, 0)
-    child, = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
-    os.kill(int(child), signal.SIGKILL)
+    children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children")
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)  # the other waits for its turn
     assert node.receive() is None and node.end() == -signal.SIGKILL
 
 
@@ -145,7 +145,7 @@ def test_forks_end_when_their_world_does(start):
 
 def test_messages_may_come_in_pieces(start):
     node = start(MARKS, "process")
-    message = WAKE.pack(10**15, 1, 0, 4000, 20, 1, 3) + b"abc"
+    message = WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0, 3) + b"abc"
     for at in range(0, len(message), 5):
         node.send(message[at:at + 5])
         time.sleep(0.002)

@@ -9,6 +9,8 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy import event
+
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node.uplink import serial
 from outpost.gateway.desk import Desk
@@ -59,9 +61,14 @@ async def _main() -> None:
     parser.add_argument("--database", required=True, help="an SQLite file, or an SQLAlchemy URL")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--volatile", action="store_true", help="don't wait for the disk: what is "
+                        "acknowledged outlives this process, but not a power cut")
     options = parser.parse_args()
     database = options.database
     engine = connect(database if "://" in database else Path(database))
+    if options.volatile:
+        event.listen(engine, "connect", lambda db, _: db.execute("PRAGMA synchronous = OFF"))
+        engine.dispose()  # the connections there are wait
     server = await serve(Desk(engine, clock=None), options.host, options.port)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:

@@ -31,7 +31,7 @@ SLEEP, LAP = struct.Struct(wire.SLEEP_MORE), struct.Struct(wire.LAP)
 # What the process does whose forks live the wakes: nothing of its own before it divides.
 _PARENT = """
 import fork
-from node import cycle, post
+from node import cycle, gate
 from node.board import unix
 from node.uplink import session
 unix.given()

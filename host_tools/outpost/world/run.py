@@ -204,7 +204,8 @@ def quietest(recordings: list[data.Recording]) -> str:
 class Run:
     """The processes of a run, started again whenever they end early. Use as a context manager.
 
-    Without `restart` it is an error that the world ends early.
+    Without `restart` it is an error that the world ends early, and the ingest need not see to it
+    that a power cut of this machine costs nothing.
     """
 
     def __init__(self, plan: Plan, restart: bool = True) -> None:
@@ -260,7 +261,8 @@ class Run:
         with (self.plan.folder / "ingest.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "outpost.gateway.ingest", "--port", str(self._port),
-                 "--database", self.plan.folder / "gateway.db"],
+                 "--database", self.plan.folder / "gateway.db",
+                 *([] if self.restart else ["--volatile"])],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         self.processes["ingest"] = process
         if not self._port:
