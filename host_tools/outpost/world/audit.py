@@ -147,10 +147,16 @@ def audit(folder: Path, classes: list[str]) -> Audit:
 
 def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[int, int, bytes]]:
     """Hold one lane's ring against its rows in the database; yield the records that still wait."""
-    appended = ring.next_seq - 1
-    stored = sum(seq <= appended for seq in rows)
-    waiting = 0
+    given = ring.next_seq - 1
+    stored = sum(seq <= given for seq in rows)
+    waiting = skipped = before = 0
+    sector = -1
     for seq, kind, time_s, payload in ring.records():
+        if sector not in (-1, ring._cursor_ordinal):
+            # A cold mount that can't rule out records behind damage opens a new sector, with
+            # numbers that none of them can have had.
+            skipped += sum(number not in rows for number in range(before + 1, seq))
+        before, sector = seq, ring._cursor_ordinal
         row = rows.get(seq)
         if row is not None:
             result.compared += 1
@@ -159,6 +165,9 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[i
         elif seq > ring.acked:
             waiting += 1
             yield kind, time_s, bytes(payload)
+    if ring._tail == ring.sector_size:  # the next record would open one
+        skipped += sum(number not in rows for number in range(before + 1, given + 1))
+    appended = given - skipped
     result.appended += appended
     result.stored += stored
     result.dropped += ring.dropped
