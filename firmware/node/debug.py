@@ -6,7 +6,7 @@ import os
 import sys
 from array import array
 
-from node import board, model, record
+from node import board, golden, model, record
 from node.modes import OVER
 from node.outbox import LANES, Outbox
 from node.settings import Settings
@@ -119,28 +119,8 @@ def _model(here, settings):
         module = model.load(settings.model)
     except model.Refused as error:
         raise ValueError(_REFUSED[error.args[0]])
-    return "%s, %d golden windows right" % (module.__name__, _golden(module, settings.model))
-
-
-def _golden(module, spec):
-    # models/NAME.golden, written by the build: window, features, votes and class, one by one.
-    window = array("h", bytes(2 * spec["window"] * spec["channels"]))
-    wanted, features = (array("h", bytes(2 * spec["features"])) for _ in range(2))
-    tally, votes = bytearray(spec["classes"]), bytearray(spec["classes"] + 1)
-    count = 0
-    try:
-        file = open(model.FOLDER + "/" + spec["name"] + ".golden", "rb")
-    except OSError:
-        return 0
-    with file:
-        while file.readinto(window):
-            file.readinto(wanted)
-            file.readinto(votes)
-            found = module.classify(window, features, tally)
-            if found != votes[-1] or features != wanted or tally != votes[:-1]:
-                raise ValueError("golden window %d is answered wrongly" % count)
-            count += 1
-    return count
+    return "%s, %d golden windows right" % (module.__name__,
+                                            golden.check(module, settings.model)[0])
 
 
 def _sensor(here, settings):

@@ -32,6 +32,7 @@ _RULES = (
     ("cold_c", -30, -60, 125),
     ("dwell_s", 900, 0, 86400),  # between two changes of mode
     ("frame", 1024, 51, 1024),  # bytes of a frame, where the link takes as many
+    ("trial", 0, 0, 255),  # good wakes until these settings are kept: node/update.py; 0: they are
 )
 _MODEL = ("name", "crc32", "abi", "window", "channels", "features", "classes")
 _GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels
@@ -53,14 +54,20 @@ class Settings:
         except (OSError, ValueError):
             self.problem = READABLE
             return
-        for number, (name, default, least, most) in enumerate(_RULES):
-            value = given.get(name, default)
-            if not _allowed(name, value, least, most) or (
-                    name == "gate" and not _fits(value, given)):
-                self.problem = number + 1
-                return
-        for name, default, _, _ in _RULES:
-            setattr(self, name, given.get(name, default))
+        self.problem = broken(given)
+        if self.problem is None:
+            for name, default, _, _ in _RULES:
+                setattr(self, name, given.get(name, default))
+
+
+def broken(given):
+    """The number of the first rule that `given` breaks, or None."""
+    for number, (name, default, least, most) in enumerate(_RULES):
+        value = given.get(name, default)
+        if not _allowed(name, value, least, most) or (
+                name == "gate" and not _fits(value, given)):
+            return number + 1
+    return None
 
 
 def _allowed(name, value, least, most):
