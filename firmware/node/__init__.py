@@ -17,6 +17,11 @@ def log(count=20):
     debug.log(count)
 
 
+def install(forced=False):
+    from node import debug
+    return debug.install(forced)
+
+
 def capture(label, count=1):
     from node import debug
     debug.capture(label, count)

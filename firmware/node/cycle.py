@@ -8,7 +8,7 @@ from struct import pack
 from micropython import const
 
 from node import model, post, record
-from node.board import EVENT, TIMER, Late
+from node.board import EVENT, TIMER, WATCHDOG, Late
 from node.latency import AWAKE, BOOT, CAPTURE, INFER, POST, PRE, STORE, UPLINK
 from node.modes import ALLOWED, CASCADE, COUNT, CRITICAL, MAIN, NONE, SAFE
 from node.outbox import ALERT, DIAGNOSTIC, Outbox
@@ -17,6 +17,9 @@ from node.settings import Settings
 from node.state import State
 
 _SETTINGS = "settings.json"
+_KEPT = const(0)  # of a model on trial, and why it was not: as in node/package.py
+_CRASHED = const(13)
+_FAILED = const(16)
 _MOST = const(0xFFFF)
 _AFTER_A_BUG_MS = const(60000)
 _WINDOWS = const(8)  # sent up at most between two uplinks
@@ -98,6 +101,8 @@ class Wake:
         state.causes[board.cause] += 1
         if not clean:
             state.verified = state.state_s = 0
+        if self.settings.trial and board.cause == WATCHDOG:
+            self._undo(_CRASHED)
         self._look(now_s)
         self._check(record.BAD_SETTINGS, self.settings.problem)
         if now_s >= state.state_s:
@@ -245,6 +250,8 @@ class Wake:
         for reason in (record.DEADLINE_MISSED, record.STAGE_FAILED):
             if not self.seen >> reason & 1:
                 self._check(reason, None)
+        if settings.trial:
+            self._judge()
         state.unflashed = self._row(state.unflashed, record.FLASH_FAILED)
         state.failed = self._row(state.failed, record.STAGE_FAILED)
         listens = settings.listen and self.tier != NONE and state.energy.may_listen()
@@ -255,6 +262,35 @@ class Wake:
         state.depth = self.outbox.depth()
         board.retain(state.save(self.outbox))
         board.sleep((until_s - now_s) * 1000, listens)
+
+    # --- settings on trial ---
+
+    def _judge(self):
+        # A good wake is one from capture to flash with the model that is on trial.
+        state, bad = self.state, 1 << record.MODEL_REFUSED | 1 << record.STAGE_FAILED
+        if self.seen & bad:
+            self._undo(_FAILED)
+        elif (self.model and self.decision is not None
+                and not self.seen & 1 << record.FLASH_FAILED):
+            state.trial += 1
+            if state.trial >= self.settings.trial:
+                from node import update
+
+                update.keep()
+                self._told(_KEPT)
+
+    def _undo(self, why):
+        from node import update
+
+        if update.undo():
+            self._told(why)
+            self.settings = Settings(_SETTINGS)
+            self.state.verified = 0
+
+    def _told(self, what):
+        spec = self.settings.model or {}
+        self.state.trial = 0
+        self._event(EVENTS, record.UPDATE, what, spec.get("version", 0) & 255)
 
     # --- when ---
 

@@ -16,7 +16,7 @@ _LANES = ("alert", "event", "telemetry", "diagnostic")
 _KINDS = ("", "reading", "decision", "event", "state", "window", "count", "day")
 _CAUSES = ("cold boot", "timer", "event pin", "watchdog", "brown-out")
 _REASONS = ("", "class changed", "bad settings", "sensor silent", "model refused", "uplink failed",
-            "flash failed", "deadline missed", "stage failed", "mode changed")
+            "flash failed", "deadline missed", "stage failed", "mode changed", "update")
 _MODES = ("full", "degraded", "critical", "safe")
 _WHY = ("", "link lost", "flash bad", "budget short", "battery low", "hot", "cold", "failing")
 _REFUSED = ("none is set", "file missing", "file damaged", "will not load", "other ABI",
@@ -201,6 +201,26 @@ def dump(here=None):
 def _print_frame(frame, encode):
     size = frame.end()
     sys.stdout.write(encode(frame.view[:size]))
+
+
+_PACKAGE = ("kept", "there is none", "cut short", "not a package of this version",
+            "this node trusts nobody: flash it", "not signed by whom this node trusts",
+            "damaged", "for another processor", "not newer than the model that is here", "no room",
+            "will not load", "wrong answer to a golden window", "too slow", "crashed",
+            "its settings break a rule", "another one is on trial", "failed on trial")
+
+
+def install(forced=False):
+    """Put the model of models/new.pkg on trial; print what came of it."""
+    from node import identity, package
+
+    try:
+        told = package.install(Settings("settings.json"), identity.trusted(), forced)
+    except package.Refused as refused:
+        print("refused: " + _PACKAGE[refused.args[0]])
+        return False
+    print("%s %d is on trial for %d good wakes" % (told["name"], told["version"], package.TRIAL))
+    return True
 
 
 _WINDOWS = "windows"

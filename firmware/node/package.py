@@ -39,7 +39,8 @@ WRONG_ANSWER = const(11)  # to a golden window
 TOO_SLOW = const(12)
 CRASHED = const(13)
 UNFIT = const(14)  # its settings break a rule
-ON_TRIAL = const(15)  # another is: come again later
+ON_TRIAL = const(15)  # another is: come again later. In a record: it is itself
+FAILED = const(16)  # a stage did, or the model would not load any more, while it was on trial
 
 
 class Refused(Exception):

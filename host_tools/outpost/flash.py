@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from outpost import boards, build, esp32, firmware, image, power, provision
+from outpost import boards, build, esp32, firmware, image, package, power, provision
 from outpost.boards import Board
 from outpost.console import console, steps
 from outpost.errors import OutpostError
@@ -131,7 +131,9 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None,
     if compiled_in:
         del content[f"models/{meta['name']}.mpy"]
     content |= {"settings.json": json.dumps(told).encode(),
-                "identity.json": json.dumps(node.identity()).encode()}
+                "identity.json": json.dumps(
+                    node.identity() | {"trust": package.signer().public.hex()}).encode(),
+                package.VERIFY: package.verifier(board.architecture)}
     content["board.json"] = image.board_file(board, power.battery(battery))
     if is_esp32(board):
         content |= image.application(board)

@@ -111,8 +111,7 @@ def make(folder: Path, arch: str, by: Signer, limit_us: int = 0) -> bytes:
              for name, content in image.model_files(folder, arch).items()}
     changes = settings(meta)
     del changes["version"]
-    changes["model"] |= {"of": meta["name"], "version": meta["version"],
-                         "crc32": module["crc32"]}
+    changes["model"]["crc32"] = module["crc32"]
     manifest = json.dumps({
         "name": meta["name"], "version": meta["version"], "mpy": architecture(arch).code,
         "classes": meta["classes"], "heap": module["heap"] or 2 * module["bytes"],

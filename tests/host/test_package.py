@@ -152,7 +152,6 @@ def node(motion, tmp_path):
         content = package.image.model_files(motion.folder, "x64")[f"models/motion.{name}"]
         (tmp_path / f"models/motion.{name}").write_bytes(content)
     settings = world.settings(meta)
-    settings["model"] |= {"of": "motion", "version": 1}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     (tmp_path / "verify.mpy").write_bytes(package.verifier("x64"))
     return tmp_path

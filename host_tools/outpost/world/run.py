@@ -163,7 +163,8 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
         "awake_ms": round(1e3 * meta["window"] / meta["rate_hz"]) + 15000,
         "post": meta["post"]["weights"],
         "reading": list(range(min(READING, len(meta["features"])))),
-        "model": {"name": meta["name"], "crc32": meta["modules"][build.HOST]["crc32"],
+        "model": {"name": meta["name"], "of": meta["name"], "version": meta["version"],
+                  "crc32": meta["modules"][build.HOST]["crc32"],
                   "abi": meta["abi"], "window": meta["window"],
                   "channels": len(meta["channels"]), "features": len(meta["features"]),
                   "classes": len(meta["classes"])}}

@@ -5,7 +5,7 @@ from node.record import NO_CLASS
 from node.state import State
 
 NAMES = ("causes", "wakes", "uplink_s", "state_s", "timer_s", "depth", "faults", "misses",
-         "decision", "share", "smoothed", "verified", "history", "unlinked", "unflashed", "failed",
+         "decision", "share", "smoothed", "verified", "history", "unlinked", "unflashed", "failed", "trial",
          "windows", "motions", "counted_s")
 MODES = ("mode", "reason", "since_s", "on", "ended")
 
@@ -24,6 +24,7 @@ kept.faults, kept.misses, kept.timer_s = 0x1FE, 65535, 1767571202
 kept.decision, kept.share, kept.smoothed, kept.verified = 2, 254, 1, 6
 kept.history[:] = bytes(range(post.SIZE))
 kept.unlinked, kept.unflashed, kept.failed, kept.windows = 255, 254, 253, 8
+kept.trial = 7
 kept.motions, kept.counted_s = 65535, 1767571203
 for number, name in enumerate(MODES):
     setattr(kept.modes, name, 100 + number)

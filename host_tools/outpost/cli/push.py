@@ -1,0 +1,33 @@
+"""`outpost push`: another model for a node that is alive."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `app`."""
+    app.command("push")(push)
+
+
+def push(
+    model: Annotated[str, typer.Argument(help="a name under models/, or a path")] = "motion",
+    port: Annotated[str | None, typer.Option(help="serial port or socket://HOST:PORT")] = None,
+    board: Annotated[str, typer.Option(help="which board to look for")] = "esp32",
+    force: Annotated[bool, typer.Option("--force", help="an older version, too")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="keep trying until the node wakes")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
+) -> None:
+    """Build a model, sign it and put it on trial on the attached node."""
+    from dataclasses import asdict
+
+    from outpost import push as pushing
+    from outpost.console import print_json, stdout
+    from outpost.repl import CATCH_S, find_port_of
+
+    done = pushing.push(port or find_port_of(board), model, force, None if wait else CATCH_S)
+    if json:
+        print_json(asdict(done))
+    else:
+        stdout.print(f"{done.said}: {done.bytes:,} bytes for {done.arch}. Reset the node, and it "
+                     "goes on", soft_wrap=True)
