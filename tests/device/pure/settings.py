@@ -57,7 +57,8 @@ try:
                       dict(GATE, channels=[32]), dict(GATE, channels=3), {"samples": 16},
                       dict(GATE, samples=64), dict(GATE, samples=0), dict(GATE, channels=[6]),
                       dict(GATE, channels=[]))),
-            ("trial", (-1, 256, True)), ("unsure", (-1, 256)), ("life_days", (-1, 3651, 1.5)), ("wake_most_s", (4, 86401)),
+            ("trial", (-1, 256, True)),
+            ("unsure", (-1, 256)), ("life_days", (-1, 3651, 1.5)), ("wake_most_s", (4, 86401)),
             ("uplink_most_s", (9, 604801)), ("critical_pct", (-1, 91)), ("hot_c", (-41, 126)),
             ("cold_c", (-61, 126)), ("dwell_s", (-1, 86401))):
         numbers = set()

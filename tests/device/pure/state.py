@@ -5,8 +5,8 @@ from node.record import NO_CLASS
 from node.state import State
 
 NAMES = ("causes", "wakes", "uplink_s", "state_s", "timer_s", "depth", "faults", "misses",
-         "decision", "share", "smoothed", "verified", "history", "unlinked", "unflashed", "failed", "trial",
-         "windows", "motions", "counted_s")
+         "decision", "share", "smoothed", "verified", "history", "unlinked", "unflashed", "failed",
+         "windows", "motions", "counted_s", "trial")
 MODES = ("mode", "reason", "since_s", "on", "ended")
 
 
