@@ -19,7 +19,7 @@ import pytest
 from fakes import micropython_image
 from fakes.esp_rom import EspRom
 
-from outpost import boards, esp32, flash, image, profile, provision, pull, recipe, repl
+from outpost import boards, esp32, flash, image, package, profile, provision, pull, recipe, repl
 from outpost.console import print_json
 from outpost.errors import OutpostError
 from outpost.gateway import store
@@ -87,7 +87,9 @@ def test_flash_leaves_exactly_the_planned_bytes(provisioned):
     assert "model     ok   motion, 8 golden windows right" in told["tests"]
     assert provision.find(plan.node.number).key == plan.node.key
     files = image.read_littlefs(plan.regions[2].data)
-    assert json.loads(files["identity.json"]) == plan.node.identity()
+    assert json.loads(files["identity.json"]) == plan.node.identity() | {
+        "trust": package.signer().public.hex()}
+    assert files["verify.mpy"] == package.verifier("xtensawin")
     assert "node/board/esp32.mpy" in files and "node/board/unix.mpy" not in files
 
 
