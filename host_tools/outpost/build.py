@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
-STEPS = ("recipe", "data", "features", "train", "reference", "costs", "contract", "convert",
-         "trees", "compile", "link", "mpy", "build")
+STEPS = ("recipe", "data", "features", "train", "reference", "costs", "contract", "kinds", "scale",
+         "convert", "eml", "trees", "gauss", "neighbours", "net", "compile", "link", "mpy",
+         "build")
 
 # Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from outpost.scale import Lines, unfold
+
 LEAF = -1
+VALUE = 32767  # a regression's leaf, at most
 POINTS = 255  # what a soft tree has for a class, at most
 
 
@@ -60,6 +63,7 @@ class Forest:
     classes: int
     soft: bool = False
     early_exit: bool = False
+    unit: float = 1.0  # of a regression: what 1 of its answer stands for
 
     @property
     def nodes(self) -> int:
@@ -111,14 +115,47 @@ def points(share: np.ndarray) -> np.ndarray:
     return (np.round(share * 254) / 254 * 255).astype(np.uint8).astype(int)
 
 
+def tree_thresholds(lines: Lines, tree: Any) -> np.ndarray:
+    """Return int32 thresholds of a tree's nodes for int16 features as they are before `lines`.
+
+    Behind scalers each is found by scaling every int16, as scikit-learn does it, in float32.
+    """
+    if not lines.scaled:
+        return integer_threshold(tree.threshold)
+    every = np.arange(-32768, 32768, dtype=np.int32)
+    count = int(lines.steps[0].n_features_in_)
+    scaled = lines.transform(np.repeat(every[:, None], count, axis=1)).astype(np.float32)
+    found = np.zeros(len(tree.threshold), np.int32)
+    for node in np.flatnonzero(tree.children_left != LEAF):
+        found[node] = np.searchsorted(scaled[:, tree.feature[node]], tree.threshold[node],
+                                      side="right") - 32768
+    return found
+
+
+def value_scale(estimators: list[Any]) -> float:
+    """Return the power of two by which a regression's leaves just fit an int16."""
+    largest = max(float(np.abs(estimator.tree_.value).max()) for estimator in estimators)
+    return 2.0 ** np.floor(np.log2(VALUE / largest)) if largest else 1.0
+
+
 def from_sklearn(model: Any, soft: bool = False, early_exit: bool = False) -> Forest:
-    """Read the trees of a fitted scikit-learn forest or decision tree classifier."""
+    """Read the trees of a fitted scikit-learn forest or tree, or a pipeline that ends in one."""
+    lines, last = unfold(model)
+    estimators = list(getattr(last, "estimators_", [last]))
+    classes = len(getattr(last, "classes_", ()))
+    scale = 1.0 if classes else value_scale(estimators)
     trees = []
-    for estimator in getattr(model, "estimators_", [model]):
+    for estimator in estimators:
         tree = estimator.tree_
         value = tree.value[:, 0, :]
-        said = points(value) if soft else np.eye(value.shape[1], dtype=int)[value.argmax(axis=1)]
+        if not classes:
+            said = np.rint(value * scale).astype(int)
+        elif soft:
+            said = points(value)
+        else:
+            said = np.eye(value.shape[1], dtype=int)[value.argmax(axis=1)]
         trees.append(Tree(
-            feature=np.maximum(tree.feature, 0), threshold=integer_threshold(tree.threshold),
+            feature=lines.columns[np.maximum(tree.feature, 0)],
+            threshold=tree_thresholds(lines, tree),
             left=tree.children_left.copy(), right=tree.children_right.copy(), said=said))
-    return Forest(tuple(trees), len(model.classes_), soft, early_exit)
+    return Forest(tuple(trees), classes, soft, early_exit, 1 / (scale * len(trees)))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from outpost.errors import OutpostError
-from outpost.reference import Forest, integer_threshold
+from outpost.reference import Forest, tree_thresholds, value_scale
+from outpost.scale import unfold
 
 NEVER, ALWAYS = -32768, 32768  # thresholds that no int16, or every one, is below
 
@@ -80,18 +81,25 @@ def read(model: Any, forest: Forest) -> Trees:
     emlearn writes thresholds as truncated integers and compares with <, scikit-learn with <=; so
     each is replaced by floor(t) + 1 in a copy first.
     """
-    import emlearn
+    from outpost import eml
 
-    model = copy.deepcopy(model)
-    for estimator in getattr(model, "estimators_", [model]):
+    lines, last = unfold(model)
+    last = copy.deepcopy(last)
+    estimators = list(getattr(last, "estimators_", [last]))
+    for estimator in estimators:
         threshold = estimator.tree_.threshold
         inner = estimator.tree_.children_left != -1
-        threshold[inner] = integer_threshold(threshold[inner]).astype(np.float64)
-    nodes, roots, leaves = emlearn.convert(model, method="inline", dtype="int16_t",
-                                           leaf_bits=8 if forest.soft else None).forest_
+        threshold[inner] = tree_thresholds(lines, estimator.tree_)[inner]
+    nodes, roots, leaves = eml.convert(last, method="inline", dtype="int16_t",
+                                       leaf_bits=8 if forest.soft else None).forest_
+    nodes = [[int(lines.columns[feature]), *rest] for feature, *rest in nodes]
     if forest.soft:
         leaves = [tuple(map(int, leaf)) for leaf in leaves]
-    return Trees([_merged(nodes, root) for root in roots], leaves, int(model.n_features_in_))
+    elif not forest.classes:
+        scale = value_scale(estimators)
+        leaves = [int(np.rint(leaf * scale)) for leaf in leaves]
+    return Trees([_merged(nodes, root) for root in roots], leaves,
+                 int(lines.columns.max()) + 1)
 
 
 def _merged(nodes: list[list[Any]], root: int) -> list[Node]:

@@ -2,87 +2,18 @@
 
 import copy
 import itertools
-from pathlib import Path
-from types import SimpleNamespace
 
-import cffi
 import numpy as np
 import pytest
+from converted import agree, everywhere, quantised, raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import datasets
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
-from outpost import convert, features, reference, trees
+from outpost import convert, reference, trees
 from outpost.convert import ConvertError
-from outpost.recipe import Channel, Data, Features, Forest, Post, Recipe, Signal
-
-BATCH = """
-{model}
-void batch(const int16_t *features, uint8_t *votes, int32_t *chosen, int count);
-void batch(const int16_t *features, uint8_t *votes, int32_t *chosen, int count)
-{{
-    for (int i = 0; i < count; i++, features += OUTPOST_FEATURES, votes += OUTPOST_CLASSES) {{
-        chosen[i] = outpost_predict(features, votes);
-    }}
-}}
-"""
-
-
-def raw(count, **forest):
-    """Return a recipe whose features are `count` values as they are."""
-    return Recipe(
-        file=Path("table"), name="table", version=1, classes=None,
-        data=Data(None, Path("."), None, 0.3, 1),
-        signal=Signal((Channel("value", "count", 1.0),), count, count, None, None, None, None),
-        features=Features(raw=True, rows=()),
-        forest=Forest(10, None, None, 1, 1, **forest), post=Post("majority", 1, 0.5))
-
-
-def compiled(recipe, model, x):
-    """Return what the converted model answers, compiled and run on this machine."""
-    x = np.ascontiguousarray(x, np.int16)
-    code = convert.to_c(recipe, model)
-    source = BATCH.format(model=code["model.c"])
-    votes = np.full((len(x), len(model.classes_)), 0xAA, np.uint8)
-    chosen = np.zeros(len(x), np.int32)
-    ffi = cffi.FFI()
-    ffi.cdef("void batch(const int16_t *, uint8_t *, int32_t *, int);")
-    library = ffi.dlopen(str(features.shared_object({"model.h": code["model.h"]}, source)))
-    library.batch(ffi.cast("int16_t *", ffi.from_buffer(x)),
-                  ffi.cast("uint8_t *", ffi.from_buffer(votes)),
-                  ffi.cast("int32_t *", ffi.from_buffer(chosen)), len(x))
-    return chosen, votes
-
-
-def agree(recipe, model, x):
-    """Assert that the converted model answers as the reference does; return those answers."""
-    expected = convert.declare(recipe, model).answer(x)
-    chosen, votes = compiled(recipe, model, x)
-    np.testing.assert_array_equal(votes, expected.votes)
-    np.testing.assert_array_equal(chosen, expected.chosen)
-    return expected
-
-
-def quantised(name):
-    """Return a data set as int16: floats are scaled to the whole range before any training."""
-    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    if name != "digits":
-        low, high = x.min(axis=0), x.max(axis=0)
-        x = np.rint((x - low) / (high - low) * 65535 - 32768)
-    return x.astype(np.int16), y
-
-
-def everywhere(x, seed):
-    """Return `x` and rows from all over int16, edges among them."""
-    rng = np.random.default_rng(seed)
-    wild = rng.integers(-32768, 32768, (1000, x.shape[1]))
-    wild[:20] = rng.choice([-32768, -1, 0, 1, 32767], (20, x.shape[1]))
-    return np.concatenate([x, wild]).astype(np.int16)
 
 
 def leaf_shares(model, x):
@@ -265,22 +196,13 @@ def test_output_is_constant_data_only(way):
                                     "OUTPOST_INLINE ")), line
 
 
-@pytest.mark.parametrize(("model", "words"), [
-    (LogisticRegression(), "LogisticRegression can't be converted"),
-    (GaussianNB(), "GaussianNB can't be converted"),
-    (SimpleNamespace(), "allowed: RandomForestClassifier")])
-def test_refusals_name_what_is_wrong(model, words):
-    with pytest.raises(ConvertError, match=words):
-        convert.declare(raw(4), model)
-
-
 def test_what_is_too_much_is_refused():
     x, y = quantised("iris")
     many = RandomForestClassifier(256, max_depth=1).fit(x, y)
     with pytest.raises(ConvertError, match="256 trees; at most 255"):
         convert.declare(raw(4), many)
     wide = RandomForestClassifier(1, max_depth=1).fit(np.zeros((3, 128)), [0, 1, 1])
-    with pytest.raises(ConvertError, match="128 features; at most 127"):
+    with pytest.raises(ConvertError, match="feature 128; at most 127"):
         convert.declare(raw(128), wide)
     rows = np.arange(129)[:, None]
     varied = RandomForestClassifier(1, random_state=0).fit(rows, rows[:, 0] // 2)
