@@ -196,7 +196,7 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
         forest, trees, signal = fitted.model, fitted.forest, what.signal
         expected = trees.answer(x_test)
         accuracy = {
-            "sklearn": float((forest.predict(x_test) == test_set.y).mean()),
+            "sklearn": float((forest.predict(x_test.astype(float)) == test_set.y).mean()),
             "reference": float((expected.chosen == test_set.y).mean()),
             "reference_by_recording": _by_recording(expected.votes, test_set)}
 
@@ -221,11 +221,12 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "accel_range_g": signal.accel_range_g, "gyro_range_dps": signal.gyro_range_dps,
                 "channels": [asdict(channel) for channel in signal.channels],
                 "features": what.feature_names,
+                "kind": what.estimator.kind if what.estimator else what.forest.kind,
                 "forest": {"trees": len(trees.trees), "nodes": trees.nodes,
                            "depth": max(map(costs.longest_path, trees.trees)),
                            "vote": what.forest.vote, "form": what.forest.form,
                            "early_exit": what.forest.early_exit,
-                           "trees_asked": float(expected.asked.mean())},
+                           "trees_asked": float(expected.asked.mean())} if trees.trees else None,
                 "work": {"pre": dict(costs.feature_work(what)),
                          "infer": dict(costs.forest_work(trees))},
                 "post": {"method": what.post.method, "window": what.post.window,
@@ -258,7 +259,7 @@ def fit(what: Recipe, step: Callable[[str], None] = lambda text: None) -> Fitted
     step("computing features")
     x_train, x_test = (features.compute(what, part.x) for part in (train_set, test_set))
     step("training")
-    model = train.fit(what.forest, x_train, train_set.y)
+    model = train.model(what, dataset.classes, x_train, train_set.y)
     return Fitted(dataset, train_set, test_set, x_train, x_test, model,
                   convert.declare(what, model))
 

@@ -49,8 +49,10 @@ def forest_work(forest: Forest, x: np.ndarray | None = None) -> Counter[str]:
     """Return how often `predict()` does each thing that `[costs.infer]` has a figure for.
 
     Nodes are those of each tree's longest path; with int16 features `x` (windows, features),
-    those of the worst of these windows.
+    those of the worst of these windows. Other kinds of models do the same for every window.
     """
+    if not forest.trees:
+        return Counter(forest.work)
     if x is None:
         nodes = sum(longest_path(tree) for tree in forest.trees)
     else:

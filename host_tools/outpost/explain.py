@@ -73,13 +73,15 @@ def looks(checked: Checked) -> dict[str, int]:
 
 def trees(checked: Checked) -> list[TreeCost]:
     """Return the trees in their order."""
-    forest, fitted = checked.fitted.forest, checked.fitted
+    forest = checked.fitted.forest
+    if len(forest.trees) < 2:
+        return []
     nodes = [int((tree.left != LEAF).sum()) for tree in forest.trees]
     a_node = checked.sizes["forest"] / max(sum(nodes), 1)
     right = _right(checked, forest.trees)
     return [TreeCost(i, nodes[i], costs.longest_path(tree), a_node * nodes[i],
                      right - _right(checked, forest.trees[:i] + forest.trees[i + 1:]))
-            for i, tree in enumerate(forest.trees)] if len(fitted.forest.trees) > 1 else []
+            for i, tree in enumerate(forest.trees)]
 
 
 def _right(checked: Checked, trees: tuple) -> float:

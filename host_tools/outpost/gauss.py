@@ -41,6 +41,11 @@ class Bayes:
     classes: int
     trees = ()
 
+    @property
+    def work(self) -> dict[str, int]:
+        """How much a prediction takes, for [costs.infer] of a board."""
+        return {"line": len(self.scale.gain)}
+
     def answer(self, features: np.ndarray) -> Answers:
         """Return the answers to int16 `features` (windows, features)."""
         z = self.scale.apply(features).reshape(len(features), self.classes, -1)
@@ -82,6 +87,12 @@ class Mixture:
     threshold: int | None = None
     usual: int = 0
     trees = ()
+
+    @property
+    def work(self) -> dict[str, int]:
+        """How much a prediction takes, for [costs.infer] of a board."""
+        n = self.rows.shape[1]
+        return {"product": len(self.prior) * n * (n + 1) // 2, "line": len(self.prior) * n}
 
     @property
     def classes(self) -> int:

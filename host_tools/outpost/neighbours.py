@@ -29,6 +29,11 @@ class Neighbours:
     classes: int
     trees = ()
 
+    @property
+    def work(self) -> dict[str, int]:
+        """How much a prediction takes at most, for [costs.infer] of a board."""
+        return {"line": self.items.shape[1], "apart": self.items.size}
+
     def answer(self, features: np.ndarray) -> Answers:
         """Return the answers to int16 `features` (windows, features)."""
         z = self.scale.apply(features)

@@ -46,6 +46,12 @@ class Net:
     classes: int
     trees = ()
 
+    @property
+    def work(self) -> dict[str, int]:
+        """How much a prediction takes, for [costs.infer] of a board."""
+        return {"line": len(self.scale.gain), "mac": sum(layer.weights.size
+                                                         for layer in self.layers)}
+
     def sums(self, features: np.ndarray) -> np.ndarray:
         """Return the output's int32 sums (windows, classes) for int16 `features`."""
         value = self.scale.apply(features)

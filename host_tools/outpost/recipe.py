@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from outpost import kinds
 from outpost.errors import OutpostError
 from outpost.paths import MODELS
 from outpost.tables import Table, meant
@@ -103,7 +104,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Forest:
-    """Limits of the random forest, None leaves scikit-learn's default; and how it becomes code."""
+    """Limits of the forest, None leaves scikit-learn's default; and how it becomes code."""
 
     trees: int
     depth: int | None
@@ -113,6 +114,24 @@ class Forest:
     vote: str = "hard"
     early_exit: bool = False
     form: str = "fast"
+    kind: str = "RandomForestClassifier"
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Another kind of model than a forest, by scikit-learn's name, and what comes before it.
+
+    `usual` is the class that a detector is trained on; below its score of `contamination` of these
+    windows a window is of the other class.
+    """
+
+    kind: str
+    scale: str | None
+    select: int | None  # features that SelectKBest keeps
+    usual: str | None
+    contamination: float
+    seed: int
+    parameters: dict[str, Any]  # scikit-learn's own
 
 
 @dataclass(frozen=True)
@@ -155,6 +174,7 @@ class Recipe:
     tiers: dict[str, str] = field(default_factory=dict)
     contract: dict[str, Any] = field(default_factory=dict)
     search: Search = Search()
+    estimator: Estimator | None = None
 
     @property
     def feature_names(self) -> list[str]:
@@ -217,6 +237,8 @@ def load(file: Path) -> Recipe:
     model.finish()
 
     signal = _signal(top.table("signal"))
+    if "estimator" in values and "forest" in values:
+        raise top.fail("estimator", "stands beside [forest]; give one of the two")
     recipe = Recipe(
         file=file, name=name, version=version, classes=classes,
         data=_data(top.table("data"), file.parent), signal=signal,
@@ -226,6 +248,7 @@ def load(file: Path) -> Recipe:
         tiers=_tiers(top.table("tiers", required=False)),
         contract=_contract(top.table("contract", required=False)),
         search=_search(top.table("search", required=False)),
+        estimator=_estimator(top.table("estimator", required=False), classes),
     )
     top.finish()
     features = recipe.feature_names
@@ -340,9 +363,41 @@ def _forest(table: _Table) -> Forest:
                     seed=table.number("seed", int, 0, 2**32 - 1, 1),
                     vote=table.choice("vote", str, VOTES, "hard"),
                     early_exit=table.take("early_exit", bool, False),
-                    form=table.choice("form", str, FORMS, "fast"))
+                    form=table.choice("form", str, FORMS, "fast"),
+                    kind=table.choice("kind", str, kinds.TREES, kinds.TREES[0]))
     table.finish()
     return forest
+
+
+def _estimator(table: _Table, classes: tuple[str, ...] | None) -> Estimator | None:
+    """Read [estimator]; keys that are not ours are scikit-learn's, and checked when it trains."""
+    if not table.values:
+        return None
+    kind = table.take("kind", str)
+    if kind in kinds.TREES:
+        raise table.fail("kind", f"is {kind!r}, which belongs into [forest] kind")
+    if kind in kinds.REGRESSIONS:
+        raise table.fail("kind", f"is {kind!r}, and a node decides between classes; "
+                                 "outpost.convert converts it, for firmware of your own")
+    try:
+        kinds.check(kind)
+    except kinds.KindError as error:
+        raise table.fail("kind", str(error)) from error
+    detector = kind in kinds.DETECTORS
+    usual = table.choice("usual", str, classes, *(() if detector else (None,))) if classes else (
+        table.take("usual", str, *(() if detector else (None,))))
+    if usual is not None and not detector:
+        raise table.fail("usual", f"is for detectors ({', '.join(kinds.DETECTORS)}); {kind} "
+                                  "learns all classes")
+    scale = table.take("scale", str, None)
+    if scale is not None and scale not in kinds.SCALERS:
+        raise table.fail("scale", str(kinds.refusal(scale, kinds.SCALERS)))
+    estimator = Estimator(
+        kind=kind, scale=scale, select=table.number("select", int, 1, MAX_FEATURES, None),
+        usual=usual, contamination=table.number("contamination", float, 0.0001, 0.5, 0.02),
+        seed=table.number("seed", int, 0, 2**32 - 1, 1), parameters=dict(table.values))
+    table.values.clear()
+    return estimator
 
 
 def _post(table: _Table) -> Post:

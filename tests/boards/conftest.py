@@ -36,7 +36,7 @@ def _make(name, folder, other):
     signal = what.signal
     train_set, test_set = (data.windows(part, dataset.classes, signal.window, signal.hop)
                            for part in (dataset.train, dataset.test))
-    forest = train.fit(what.forest, features.compute(what, train_set.x), train_set.y)
+    forest = train.model(what, dataset.classes, features.compute(what, train_set.x), train_set.y)
     convert.emit(what, forest, folder)
     return SimpleNamespace(
         name=name, folder=folder, windows=test_set.x, more_windows=train_set.x,

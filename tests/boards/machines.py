@@ -43,7 +43,7 @@ def _memory(rows: list[Row]) -> bytes:
 def _answers(out: str, rows: list[Row]) -> list[Answer]:
     answers = []
     for line, row in zip(out.splitlines(), rows, strict=True):
-        answer, *after = line.split()
+        answer, *after = line.split(" ")  # an empty one is an empty array
         answers.append((int(answer), [np.frombuffer(bytes.fromhex(word), array.dtype)
                                       for word, array in zip(after, row, strict=True)]))
     return answers

@@ -94,7 +94,7 @@ def run(_: str, data: bytes, function: str, rows: list[tuple[np.ndarray, ...]],
     assert done.returncode == 0, f"qemu-xtensa ended with {done.returncode}: {done.stderr!r}"
     answers, at = [], 0
     for row in rows:
-        answer = struct.unpack_from("<I", done.stdout, at)[0] >> 1
+        answer = struct.unpack_from("<i", done.stdout, at)[0] >> 1
         at += 4
         after = []
         for array in row:

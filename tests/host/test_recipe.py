@@ -92,6 +92,17 @@ def test_what_is_declared_is_read(tmp_path):
     ("[post]", '[forest]\nvote = "some"\n[post]', r"vote: is 'some'; allowed: hard, soft"),
     ("[post]", '[forest]\nform = "small"\n[post]', r"form: is 'small'; allowed: fast, compact"),
     ("[post]", "[forest]\nearly_exit = 1\n[post]", r"early_exit: is 1; it must be true or false"),
+    ("[post]", '[forest]\nkind = "SVC"\n[post]', r"\[forest\] kind: is 'SVC'; allowed: Rand"),
+    ("[post]", '[estimator]\nkind = "GaussianNB"\n[forest]\n[post]', r"stands beside \[forest\]"),
+    ("[post]", '[estimator]\nscale = "StandardScaler"\n[post]', r"\[estimator\] kind: is missing"),
+    ("[post]", '[estimator]\nkind = "SVC"\n[post]', r"SVC can't be converted: .*; take RandomFor"),
+    ("[post]", '[estimator]\nkind = "GausianNB"\n[post]', r"did you mean 'GaussianNB'"),
+    ("[post]", '[estimator]\nkind = "ExtraTreesClassifier"\n[post]', r"belongs into \[forest\]"),
+    ("[post]", '[estimator]\nkind = "ExtraTreesRegressor"\n[post]', r"a node decides between"),
+    ("[post]", '[estimator]\nkind = "GaussianNB"\nscale = "PCA"\n[post]', r"PCA can't be"),
+    ("[post]", '[estimator]\nkind = "GaussianNB"\nusual = "a"\n[post]', r"usual: is for det"),
+    ("[post]", '[estimator]\nkind = "EllipticEnvelope"\n[post]', r"usual: is missing"),
+    ("[post]", '[estimator]\nkind = "GaussianNB"\nselect = 0\n[post]', r"select: is 0; allow"),
     ("[post]", "[post", "not valid TOML"),
 ])
 def test_mistakes_are_told(tmp_path, old, new, words):

@@ -99,7 +99,7 @@ def _explain(checked: "Checked") -> None:
                           f"{100 * one.importance:.1f} %")
         stdout.print(table)
     idle = [name for name, count in explaining.looks(checked).items() if not count]
-    if idle and not checked.what.features.raw:
+    if idle and checked.fitted.forest.trees and not checked.what.features.raw:
         stdout.print(f"[dim]no tree looks at {', '.join(idle)}[/]")
     table = Table("tree", title="what trees cost", title_justify="left", box=box.SIMPLE_HEAD,
                   pad_edge=False)

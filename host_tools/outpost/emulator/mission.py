@@ -28,7 +28,6 @@ from outpost.gateway import ingest, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.paths import BUILD
-from outpost.reference import Forest
 from outpost.world import run as world
 
 MODEL = "motion"
@@ -258,11 +257,12 @@ def _window(words: list[list[int]], what: recipe.Recipe) -> np.ndarray | None:
     return np.hstack([np.array(accel, np.int16), np.array(gyro, np.int16)])
 
 
-def _declared(what: recipe.Recipe, dataset: data.Dataset) -> Forest:
+def _declared(what: recipe.Recipe, dataset: data.Dataset) -> convert.Declared:
     """Train the recipe's forest anew and return its declared integer reference."""
     signal = what.signal
     part = data.windows(dataset.train, dataset.classes, signal.window, signal.hop)
-    return convert.declare(what, train.fit(what.forest, features.compute(what, part.x), part.y))
+    model = train.model(what, dataset.classes, features.compute(what, part.x), part.y)
+    return convert.declare(what, model)
 
 
 def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]], int, set]:
