@@ -77,6 +77,6 @@ def test_other_forests_by_name(tmp_path):
 
 def test_check_measures_other_kinds_too(tmp_path):
     file = with_estimator(tmp_path, "iris", 'kind = "GaussianNB"')
-    run = outpost("check", file, "--board", "esp32", "--explain")
+    run = outpost("check", file, "--board", "esp32c3", "--explain")
     assert run.returncode == 0, run.stderr
     assert "accuracy" in run.stdout and "no tree looks at" not in run.stdout

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
-from outpost import convert, kinds, net
+from outpost import build, convert, kinds, net, recipe
 from outpost.convert import ConvertError, Detector
 from outpost.kinds import KindError
 
@@ -179,6 +179,18 @@ def test_networks(name, hidden, steps):
     assert all(layer.weights.dtype == np.int8 for layer in tuned.net.layers)
     assert [layer.weights.shape[0] for layer in tuned.net.layers[:-1]] == list(hidden)
     assert (np.take_along_axis(found.votes, found.chosen[:, None], 1) == 255).all()
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("digits", 16), ("motion", 8)])
+def test_shipped_data_in_int8(name, hidden):
+    """Within half a point of float, held out."""
+    fitted = build.fit(recipe.load(recipe.find(name)))
+    model = make_pipeline(StandardScaler(), MLPClassifier((hidden,), max_iter=600, random_state=1))
+    model.fit(fitted.x_train.astype(float), fitted.train.y)
+    tuned = net.tune(model, fitted.x_train, fitted.train.y)
+    float_, int8 = ((answers == fitted.test.y).mean() for answers in (
+        tuned.predict(fitted.x_test), tuned.net.answer(fitted.x_test).chosen))
+    assert int8 >= float_ - 0.005 and float_ > 0.95
 
 
 def test_further_training_pays():
