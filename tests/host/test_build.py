@@ -168,7 +168,8 @@ def test_code_that_disagrees_is_refused(tmp_path, monkeypatch):
     from outpost import trees
 
     file = table(tmp_path / "digits", "digits")
-    monkeypatch.setattr(trees, "integer_threshold", np.trunc)  # as emlearn does it by itself
+    monkeypatch.setattr(trees, "tree_thresholds",  # as emlearn does it by itself
+                        lambda lines, tree: np.trunc(tree.threshold))
     with pytest.raises(BuildError, match=r"disagrees with the integer reference on \d+ of 539"):
         build.build(str(file), out=tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
