@@ -89,7 +89,7 @@ def test_flash_leaves_exactly_the_planned_bytes(provisioned):
     files = image.read_littlefs(plan.regions[2].data)
     assert json.loads(files["identity.json"]) == plan.node.identity() | {
         "trust": package.signer().public.hex()}
-    assert files["verify.mpy"] == package.verifier("xtensawin")
+    assert files["verify.mpy"] == package.verifier("x64")
     assert "node/board/esp32.mpy" in files and "node/board/unix.mpy" not in files
 
 
