@@ -121,36 +121,38 @@ class LSM6DSOX:
         return rows
 
     def _read_up_to(self, goal, buf, rows):
-        xl, g, empty = self._xl_rows, self._g_rows, 0
-        while xl < goal or g < goal:
-            left = goal - (xl if xl < g else g)
-            most = _SLICE // 2
-            self.pause_ms((left if left < most else most) * self._period_us // 1000 + 1)
+        empty = 0
+        while self._xl_rows < goal or self._g_rows < goal:
+            left = min(goal - min(self._xl_rows, self._g_rows), _SLICE // 2)
+            self.pause_ms(left * self._period_us // 1000 + 1)
             words = self._waiting()
             if words == 0:
                 empty += 1
                 if empty == _EMPTY:
                     raise OSError(_ETIMEDOUT)
             while words > 0:
-                size = words if words < _SLICE else _SLICE
+                size = min(words, _SLICE)
                 self.i2c.readfrom_mem_into(ADDRESS, FIFO_TAG, self._views[size])
-                for at in range(0, size * _WORD, _WORD):
-                    tag = self._raw[at] >> 3
-                    if tag == _TAG_XL and xl < rows:
-                        self._place(buf, xl * 6, at)
-                        xl += 1
-                    elif tag == _TAG_GYRO and g < rows:
-                        self._place(buf, g * 6 + 3, at)
-                        g += 1
+                self._place(buf, rows, size * _WORD)
                 words -= size
-        self._xl_rows, self._g_rows = xl, g
 
-    def _place(self, buf, to, at):
-        raw = self._raw
-        for i in range(3):
-            value = raw[at + 1] | raw[at + 2] << 8
-            buf[to + i] = value - 65536 if value > 32767 else value
-            at += 2
+    def _place(self, buf, rows, end):
+        # Each word of the slice to its row. The values are unsigned, and an array takes the 16 bits.
+        raw, xl, g = self._raw, self._xl_rows, self._g_rows
+        for at in range(0, end, _WORD):
+            tag = raw[at] >> 3
+            if tag == _TAG_XL and xl < rows:
+                to = 6 * xl
+                xl += 1
+            elif tag == _TAG_GYRO and g < rows:
+                to = 6 * g + 3
+                g += 1
+            else:
+                continue
+            buf[to] = raw[at + 1] | raw[at + 2] << 8
+            buf[to + 1] = raw[at + 3] | raw[at + 4] << 8
+            buf[to + 2] = raw[at + 5] | raw[at + 6] << 8
+        self._xl_rows, self._g_rows = xl, g
 
     def _waiting(self):
         # Words in the FIFO. An overrun means that somebody slept too long: samples are missing.
