@@ -18,8 +18,8 @@ def settle():
     MicroPython looks for a file of the name of a built-in module each time one is imported, unless
     the module is known already; and there is no file yet to take the place of these.
     """
-    for name in ("array", "binascii", "errno", "hashlib", "json", "machine", "os", "select", "struct",
-                 "time"):
+    for name in ("array", "binascii", "errno", "hashlib", "json", "machine", "os", "select",
+                 "struct", "time"):
         sys.modules[name] = __import__(name)
     sys.path[:] = (".frozen", "", "/lib")
 
@@ -40,7 +40,7 @@ def mount():
         files = vfs.VfsLfs2(device, progsize=256)
     except OSError as error:
         if not blank(device):
-            print("files: damaged (error %d), not mounted; the node runs without them" % error.errno)
+            print("files: damaged (error %d), not mounted" % error.errno)
             return
         vfs.VfsLfs2.mkfs(device, progsize=256)
         files = vfs.VfsLfs2(device, progsize=256)

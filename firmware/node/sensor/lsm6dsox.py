@@ -137,7 +137,7 @@ class LSM6DSOX:
                 words -= size
 
     def _place(self, buf, rows, end):
-        # Each word of the slice to its row. The values are unsigned, and an array takes the 16 bits.
+        # Each word of the slice to its row. Values are unsigned here; an array takes 16 bits.
         raw, xl, g = self._raw, self._xl_rows, self._g_rows
         for at in range(0, end, _WORD):
             tag = raw[at] >> 3

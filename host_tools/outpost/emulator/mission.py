@@ -36,6 +36,8 @@ HOUR_S = 3600
 EVENT_S = 8  # how long each motion lasts
 GAP_S = 45  # from the start of one motion to the next, at least
 SETTLE_S = 4200  # after the end, with a link: two uplink periods and a wake
+PATIENCE_S = 8 * HOUR_S  # and longer, if the node has backed off: until it has been heard out
+SILENCE_S = 20  # then it has said everything
 GYRO, ACCEL = 1, 2  # tags of FIFO words
 
 
@@ -147,8 +149,11 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, desk: Desk,
     stop = board.power()
     with steps(f"{hours:g} hours on the emulated RP2040", round(hours) + 2) as step:
         hour = 0
-        while stop.now_us < (end + SETTLE_S) * SECOND_US:
-            now = stop.now_us / SECOND_US
+        while (now := stop.now_us / SECOND_US) < max(end + SETTLE_S,
+                                                     mission.heard_s + SILENCE_S) \
+                or mission.heard_s < end:
+            if now > end + PATIENCE_S:
+                raise EmulatorError(f"nothing heard of the node for {PATIENCE_S / HOUR_S:g} hours")
             if now >= hour * HOUR_S:
                 step(f"hour {hour}")
                 hour += 1
@@ -164,7 +169,8 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, desk: Desk,
                     torn = ({"seed": random.randrange(1 << 31)} if random.random() < 0.5
                             else {"keep": random.randrange(257)})
                     board.cut(random.randint(1, 6), **torn)
-            until = min(actions[0][0] if actions else end + SETTLE_S, (hour * HOUR_S))
+            until = min(at for at in (hour * HOUR_S, *(at for at, _ in actions[:1]),
+                                      mission.heard_s + SILENCE_S) if at > now)
             stop = board.run(max(1.0, until * SECOND_US - stop.now_us), frame=True)
             now = stop.now_us / SECOND_US
             line += stop.uart
