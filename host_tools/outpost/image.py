@@ -37,6 +37,10 @@ PARTITIONS = {"nvs": (1, 2, "nvs"), "phy_init": (1, 1, "phy_init"), "firmware": 
               "littlefs": (1, 0x81, "vfs"), "ring": (1, 0x40, "ring")}
 
 
+# what of node/board a chip needs
+FOR = {"esp32": ("esp32", "wifi"), "rp2": ("rp2",)}
+
+
 class ImageError(OutpostError):
     """Something that does not fit into flash, or a file that is not what it should be."""
 
@@ -72,7 +76,7 @@ def application(board: Board) -> dict[str, bytes]:
     chip = "esp32" if board.chip["name"].startswith("ESP32") else "rp2"
     files = {"main.py": (FIRMWARE / "main.py").read_bytes()}
     for path in sorted((compiled / "node").rglob("*.mpy")):
-        other = path.parent.name == "board" and path.stem not in ("__init__", chip)
+        other = path.parent.name == "board" and path.stem not in ("__init__", *FOR[chip])
         if not other and path.stem != "replay":
             files[str(path.relative_to(compiled))] = path.read_bytes()
     return files

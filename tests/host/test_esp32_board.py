@@ -6,15 +6,14 @@ behave as the port documents. One process is one wake; RTC memory and flash outl
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from gateways import enrolled, gateway
 
 from outpost import boards, build, flash, image, power, provision
 from outpost.device import energy, latency, modes, outbox, record, ring, state
 from outpost.gateway import store
-from outpost.gateway.keys import enrol
 from outpost.paths import BOARDS, FIRMWARE
 from outpost.toolchain import stubs
 
@@ -110,8 +109,9 @@ def play(chip, golden):
     (chip.folder / "recording.bin").write_bytes(bytes.fromhex(golden["window"]))
 
 
-def test_every_call_fits_the_ports_stubs():
-    assert stubs.check(FIRMWARE / "node/board/esp32.py") == []
+@pytest.mark.parametrize("name", ["esp32", "wifi"])
+def test_every_call_fits_the_ports_stubs(name):
+    assert stubs.check(FIRMWARE / f"node/board/{name}.py") == []
 
 
 def test_the_stubs_find_a_wrong_call(tmp_path):
@@ -175,35 +175,60 @@ def test_a_low_awake_pin_keeps_it_awake(chip):
     assert not (chip.folder / "rtc.bin").exists()
 
 
+HOME = {"ssid": "home", "bssid": "a0b1c2d3e4f5", "channel": 6, "rssi": -60}
+FAR = HOME | {"bssid": "0102030405ff", "channel": 11, "rssi": -80}
+OTHER = {"ssid": "other", "bssid": "111111111111", "channel": 1, "rssi": -10}
+
+
+def network(chip, board, port=9, **more):
+    chip.put(board, "network.json", json.dumps(
+        {"ssid": "home", "password": "x", "host": "127.0.0.1", "port": port, **more}).encode())
+
+
 def test_records_go_home_over_wifi_and_the_radio_goes_off(chip, built, tmp_path):
-    database = tmp_path / "gateway.db"
-    with store.connect(database).begin() as db:
-        enrol(db, 77, bytes(range(32)))
-    gateway = subprocess.Popen([sys.executable, "-m", "outpost.gateway.ingest", "--database",
-                                database], stdout=subprocess.PIPE)
-    try:
-        port = int(gateway.stdout.readline())
-        chip.put(built[0], "network.json", json.dumps(
-            {"ssid": "home", "password": "x", "host": "127.0.0.1", "port": port}).encode())
+    database = enrolled(tmp_path / "gateway.db", {77: bytes(range(32))})
+    with gateway(database) as broker:
+        network(chip, built[0], broker.port, address=["10.0.0.9", "255.0.0.0", "10.0.0.1",
+                                                      "10.0.0.1"])
         play(chip, built[2]["golden"][0])
-        slept = chip.wake(PWRON, access_point=True)
-    finally:
-        gateway.kill()
-        gateway.wait()
-        gateway.stdout.close()
-    assert ["join", "home"] in slept["events"] and slept["radio"] is False
-    from sqlalchemy import select
-
+        slept = chip.wake(PWRON, access_points=[OTHER, FAR, HOME])
+    events = [event for event in slept["events"] if event[0] in ("address", "scan", "channel",
+                                                                 "join")]
+    assert events == [["address", ["10.0.0.9", "255.0.0.0", "10.0.0.1", "10.0.0.1"]], ["scan"],
+                      ["channel", 6], ["join", "home", HOME["bssid"]]]
+    assert slept["radio"] is False
     with store.connect(database).connect() as db:
-        kinds = set(db.execute(select(store.records.c.kind)
-                               .where(store.records.c.node == 77)).scalars())
-    assert {record.DECISION, record.STATE} <= kinds
+        rows = db.execute(store.records.select()).all()
+        beat = json.loads(db.execute(store.status.select()).one().items)
+    assert {row.node for row in rows} == {77}
+    assert {record.DECISION, record.STATE} <= {row.kind for row in rows}
+    assert beat["battery_mv"] == 3900 and beat["wakes_by_cause"] == {"0": 1}
 
 
-def test_without_an_access_point_the_radio_goes_off_and_nothing_is_lost(chip, built):
-    chip.put(built[0], "network.json", b'{"ssid": "s", "password": "p", "host": "h", "port": 1}')
+def test_an_access_point_is_looked_for_once(chip, built):
+    network(chip, built[0])
+    days = iter(range(1, 100))
+
+    def joined(**what):
+        events = chip.wake(PWRON, time_s=86400 * next(days), **what)["events"]
+        return [event[0] for event in events if event[0] in ("scan", "join")], [
+            event[2] for event in events if event[0] == "join"]
+
+    assert joined(access_points=[FAR]) == (["scan", "join"], [FAR["bssid"]])
+    assert joined(access_points=[HOME, FAR]) == (["join"], [FAR["bssid"]])
+    assert joined(access_points=[HOME]) == (["join"], [FAR["bssid"]])  # it is gone
+    assert joined(access_points=[HOME]) == (["scan", "join"], [HOME["bssid"]])
+    assert joined(access_points=[HOME]) == (["join"], [HOME["bssid"]])
+    assert joined(access_points=[]) == (["join"], [HOME["bssid"]])
+    assert joined(access_points=[OTHER]) == (["scan"], [])
+
+
+@pytest.mark.parametrize("points", [[], [OTHER], [HOME | {"refuses": True}],
+                                    [HOME | {"slow": True}]])
+def test_without_an_access_point_the_radio_goes_off_and_nothing_is_lost(chip, built, points):
+    network(chip, built[0])
     play(chip, built[2]["golden"][0])
-    slept = chip.wake(PWRON)
+    slept = chip.wake(PWRON, access_points=points)
     assert slept["radio"] is False and slept["slept_ms"] > 0
     assert any(kind == record.STATE for _, kind, _ in chip.records(built[0]))
 
@@ -225,11 +250,11 @@ board.sleep(1000, True)
 
 
 def test_it_cannot_sleep_with_the_radio_on(chip, built):
-    chip.put(built[0], "network.json", b'{"ssid": "s", "password": "p", "host": "h", "port": 1}')
+    network(chip, built[0])
     chip.put(built[0], "main.py", LEFT_ON)
-    slept = chip.wake(access_point=True)
+    slept = chip.wake(access_points=[HOME])
     assert slept["radio"] is False and slept["slept_ms"] == 1000
-    assert ["join", "s"] in slept["events"]
+    assert ["join", "home", HOME["bssid"]] in slept["events"]
 
 
 def test_it_waits_for_samples_in_light_sleep_and_charges_what_the_board_file_says(chip, built):
@@ -271,13 +296,13 @@ def test_resets_in_a_row_are_counted_through_the_watchdog_and_end_in_safe(chip, 
 
 
 def test_the_deadline_ends_the_wait_for_an_access_point(chip, built):
-    chip.put(built[0], "network.json", b'{"ssid": "s", "password": "p", "host": "h", "port": 1}')
+    network(chip, built[0])
     play(chip, built[2]["golden"][0])
     where = built[0].flash.region("littlefs")
     disk = (chip.folder / "flash.bin").read_bytes()
     settings = json.loads(image.read_littlefs(disk[where.offset:where.end])["settings.json"])
     chip.put(built[0], "settings.json", json.dumps(settings | {"awake_ms": 12000}).encode())
-    slept = chip.wake(DEEPSLEEP)
+    slept = chip.wake(DEEPSLEEP, access_points=[HOME | {"slow": True}])
     assert slept["radio"] is False and chip.state().misses == 1
     late = bytes((record.DEADLINE_MISSED, latency.UPLINK, 1))
     assert (outbox.EVENT, record.EVENT, late) in chip.records(built[0])

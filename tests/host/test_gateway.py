@@ -1,26 +1,21 @@
 """The gateway has each record once, acknowledges only those, and believes nobody without a key."""
 
-import asyncio
-import contextlib
 import logging
 import os
-import signal
-import socket
+import select
 import struct
-import subprocess
-import sys
+import tty
 
 import pytest
+from gateways import enrolled, gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
 
 from node import downlink, frame, heartbeat
 from node.batch import Batch
 from node.frame import Seal
-from node.uplink import serial
 from outpost import provision
-from outpost.gateway import ingest, store
+from outpost.gateway import store, streams
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import AGAIN_S, Keys, enrol
 
@@ -55,11 +50,6 @@ def beat(seq, wakes, epoch=EPOCH, items=((heartbeat.MISSES, b"\x05\x00"),), size
     made = heartbeat.Heartbeat(buf, NODE, SEAL, epoch, seq, wakes)
     asked = [] if nonce is None else [heartbeat.ask(nonce, 1_700_000_000, 0, 0, size, 0)]
     return [bytes(buf[:length]) for length in made.frames([*items, *asked])]
-
-
-def coded(plain):
-    out = bytearray(len(plain) + len(plain) // 254 + 2)
-    return bytes(out[:serial.encode(plain, len(plain), out)])
 
 
 def open_desk(where):
@@ -333,80 +323,63 @@ def test_keys_are_never_told(tmp_path, caplog, capsys):
     engine.dispose()
 
 
-# --- frames over TCP ---
+# --- frames over byte streams ---
 
 
-def test_noise_is_answered_with_silence(desk):
-    for noise in (b"", b"\x01", b"\x05ab", os.urandom(50).replace(b"\0", b"x")):
-        assert ingest.answer(desk, bytearray(noise)) == b""
+def test_noise_on_a_line_is_passed_over_and_answered_with_silence(desk):
+    for noise in (b"\0", b"\x01\0", b"\x05ab\0", os.urandom(50).replace(b"\0", b"x") + b"\0"):
+        assert streams.answer(desk, noise) == b""
     (_, ack), = desk.take([batch(0, [1])])
-    assert ingest.answer(desk, bytearray(coded(ack)[:-1])) == b""
+    assert streams.answer(desk, streams.coded(ack)) == b""
     assert any("no business here" in reason for reason in desk.refused)
 
 
-def acknowledged(reader_bytes):
-    line = bytearray(reader_bytes.rstrip(b"\0"))
-    (_, _, seq), = read(bytes(line[:serial.decode(line, len(line))]))[1]
-    return seq
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 100_000])
+def test_frames_in_pieces_of_any_size(desk, size):
+    lines = streams.Lines()
+    sent = (b"\0\0garbage\0" + b"\x55" * 3 * streams.MOST + b"\0"
+            + b"".join(streams.coded(batch(seq, [seq + 1])) for seq in range(9))
+            + streams.coded(batch(9, [10]))[:-3])  # torn
+    found = [frame for at in range(0, len(sent), size) for frame in lines.feed(sent[at:at + size])]
+    assert head(desk, *found) == 9
 
 
-def test_a_session_with_noise_and_pieces(desk, engine):
-    """One connection: noise, an overlong line, frames in pieces and several at once."""
-    async def talk():
-        server = await ingest.serve(desk, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"\0\0garbage\0" + b"\x55" * 3 * ingest.MAX_LINE + b"\0")
-        for byte in coded(batch(0, [1, 2])):
-            writer.write(bytes([byte]))
-            await writer.drain()
-        one = acknowledged(await reader.readuntil(b"\0"))
-        writer.write(coded(batch(2, [3])) + coded(batch(3, [4])))
-        two = acknowledged(await reader.readuntil(b"\0"))
-        three = acknowledged(await reader.readuntil(b"\0"))
-        writer.write(coded(batch(4, [5]))[:-3])  # torn by the end of the connection
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        await server.wait_closed()
-        return one, two, three
-
-    assert asyncio.run(asyncio.wait_for(talk(), 20)) == (2, 3, 4)
-    assert stored(engine) == [1, 2, 3, 4]
+def acknowledged(line):
+    frame, = streams.Lines().feed(line)
+    return heads([(NODE, frame)])[LANE, EPOCH]
 
 
-def test_killed_at_any_moment_it_has_what_it_acknowledged(tmp_path):
-    """kill -9 in the middle of a stream of frames, again and again."""
-    database, acked, sent = tmp_path / "gateway.db", 0, 0
-    open_desk(database)[1].dispose()
-    for round_ in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "outpost.gateway.ingest", "--database", str(database)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        try:
-            port = int(process.stdout.readline())
-            with contextlib.suppress(OSError), \
-                    socket.create_connection(("127.0.0.1", port), 20) as line:
-                answers = line.makefile("rb")
-                for i in range(30):
-                    sent = max(sent, acked + 3)
-                    line.sendall(coded(batch(acked, [acked + 1, acked + 2, acked + 3])))
-                    if i == 10 + round_:
-                        process.send_signal(signal.SIGKILL)
-                    answer = b""
-                    while not answer.endswith(b"\0"):
-                        byte = answers.read(1)
-                        if not byte:
-                            raise OSError
-                        answer += byte
-                    acked = acknowledged(answer)
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-    engine = store.connect(database)
-    found = stored(engine)
-    assert acked >= 30 and found[:acked] == list(range(1, acked + 1)) and len(found) <= sent
-    with engine.connect() as db:
-        assert db.execute(select(func.count()).select_from(store.records)).scalar() == len(found)
-    engine.dispose()
+def test_a_cable_that_is_pulled_out_and_put_back(tmp_path):
+    """A pseudo-terminal as the serial port of a real gateway; its node writes as nodes do."""
+    database = enrolled(tmp_path / "gateway.db", {NODE: KEY})
+    ours, theirs = os.openpty()
+    link = tmp_path / "tty"
+    link.symlink_to(os.ttyname(theirs))
+    tty.setraw(theirs)
+    with gateway(database, serial=[str(link)]):
+        for seq in range(3):
+            os.write(ours, b"noise\0" + streams.coded(batch(seq, [seq + 1])))
+            assert acknowledged(until_zero(ours)) == seq + 1
+        link.unlink()
+        os.close(theirs)
+        os.close(ours)
+        ours, theirs = os.openpty()
+        tty.setraw(theirs)
+        link.symlink_to(os.ttyname(theirs))
+        answer = b""
+        for _ in range(100):  # until it is open again, what is sent may be lost
+            os.write(ours, streams.coded(batch(3, [4])))
+            if select.select([ours], [], [], 0.3)[0]:
+                answer = until_zero(ours)
+                break
+        assert acknowledged(answer) == 4
+    os.close(theirs)
+    os.close(ours)
+
+
+def until_zero(fd):
+    line = b""
+    while not line.endswith(b"\0"):
+        assert select.select([fd], [], [], 30)[0], "no answer"
+        line += os.read(fd, 1)
+    return line

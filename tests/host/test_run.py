@@ -5,17 +5,16 @@ import os
 import random
 import shutil
 import signal
-import socketserver
 import sqlite3
 import struct
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from gateways import gateway
 
 from node import board as causes
 from node import model as node_model
@@ -25,8 +24,6 @@ from node.latency import CAPTURE, edge_us
 from node.modes import DEGRADED
 from node.outbox import ALERT, EVENT
 from outpost import boards
-from outpost.gateway import ingest, store
-from outpost.gateway.desk import Desk
 from outpost.paths import FIRMWARE
 from outpost.world import audit, journal, scenario
 from outpost.world.run import Run, prepare
@@ -88,37 +85,10 @@ def events(folder: Path, lane: int) -> list[tuple[int, int, int]]:
             if kind == record.EVENT]
 
 
-@contextmanager
-def gateway(folder: Path):
-    """The ingest's answers, given from this process; yields its port."""
-    engine = store.connect(folder / "gateway.db")
-    desk = Desk(engine, clock=None)
-
-    class Session(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            line = bytearray()
-            while byte := self.rfile.read(1):
-                if byte == b"\0":
-                    self.wfile.write(ingest.answer(desk, line))
-                    line.clear()
-                else:
-                    line += byte
-
-    with socketserver.TCPServer(("127.0.0.1", 0), Session) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
-            engine.dispose()
-
-
 def finish(world: World) -> audit.Audit:
     """Bring home what waits, with the link up, and hold everything against everything."""
-    with gateway(world.folder) as port:
-        world.config["port"] = port
+    with gateway(world.folder / "gateway.db") as broker:
+        world.config["port"] = broker.port
         world.schedule.links.append((0, 2**40))
         for _ in range(120):  # the next attempt may be hours away
             if live(world, 1)[0].get("depth") == 0:
@@ -177,7 +147,7 @@ def wait(processes: Run, each=lambda: None, timeout_s: float = 300) -> None:
 # --- everything is killed ---
 
 
-ENOUGH = {"node": 12, "world": 5, "ingest": 6}
+ENOUGH = {"node": 12, "world": 5, "gateway": 6}
 
 
 def test_killing_anything_at_any_moment_loses_nothing_and_doubles_nothing(template, tmp_path):
@@ -191,7 +161,7 @@ def test_killing_anything_at_any_moment_loses_nothing_and_doubles_nothing(templa
         wait(processes, lambda: killer.step(processes), timeout_s=400)
         restarts = processes.restarts
     assert all(killer.kills[name] >= ENOUGH[name] for name in ENOUGH), killer.kills
-    assert restarts["world"] >= ENOUGH["world"] and restarts["ingest"] >= ENOUGH["ingest"]
+    assert restarts["world"] >= ENOUGH["world"] and restarts["gateway"] >= ENOUGH["gateway"]
     found = audit.audit(made, CLASSES)
     assert found.ok and found.stored > 100, (found, killer.kills)
     assert "crashed" not in {row[3] for row in rows(made / "world.db", "wakes")}
@@ -286,8 +256,8 @@ def test_power_fails_in_the_middle_of_a_flash_operation(folder, operation):
     """Of a wake that stores, flushes, sends and acknowledges."""
     world = plain_world(folder)
     live(world, 4)
-    with gateway(folder) as port:
-        world.config["port"] = port
+    with gateway(folder / "gateway.db") as broker:
+        world.config["port"] = broker.port
         world.schedule.links.append((0, 2**40))
         for _ in range(3):
             assert strike(world, "cut", operation) == "cut"

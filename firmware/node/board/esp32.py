@@ -4,7 +4,6 @@
 
 import json
 import os
-import select
 import sys
 import time
 
@@ -14,16 +13,15 @@ from micropython import const
 
 from node import identity
 from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG, Common, Timed
-from node.uplink.serial import Serial
+from node.uplink.mqtt import Mqtt
+from node.uplink.tcp import Tcp
 
 _SECTOR = const(4096)
 _WATCHDOG_MS = const(120000)  # no stage takes longer
 _PATIENCE_MS = const(86400000)  # what the watchdog grants a person at the REPL
 _WINDOW_MS = const(3000)  # after a reset: time for a Ctrl-C
 _NAP_MS = const(5)  # shorter waits aren't worth falling asleep
-_JOIN_MS = const(8000)
 _THRESHOLD = const(8)  # motion: 8/256 of 4 g, 125 mg between two samples
-_ACK_S = const(5)
 _CAUSE_REGISTER = const(0x3FF48034)  # ESP32's RTC_CNTL_RESET_STATE_REG; bits 0..5 are core 0's
 _POWERON_RESET = const(1)
 
@@ -156,21 +154,19 @@ class Board(Common):
                 where = json.loads(file.read())
         except OSError:
             return None
-        import network
+        from node.board import wifi
 
         self._radio_since_us = self.ticks_us()
-        wlan = network.WLAN(network.WLAN.IF_STA)
-        wlan.active(True)
-        wlan.connect(where["ssid"], where["password"])
-        since_ms = time.ticks_ms()
         try:
-            while not wlan.isconnected():
-                if time.ticks_diff(time.ticks_ms(), since_ms) > _JOIN_MS:
-                    self.radio_off()
-                    return None
-                self.hurry()
-                time.sleep_ms(20)
-            return Serial(Stream(self, where["host"], where["port"]), self.ticks_us)
+            if not wifi.join(where, self.hurry):
+                self.radio_off()
+                return None
+            ca = None
+            if where.get("tls"):
+                with open("ca.der", "rb") as file:
+                    ca = file.read()
+            stream = Stream(self, where["host"], where["port"], ca)
+            return Mqtt(stream, self.node_id, where.get("login"), where.get("prefix", "outpost"))
         except BaseException:
             self.radio_off()
             raise
@@ -202,33 +198,23 @@ class Board(Common):
         return not machine.Pin(self._pins["event"], machine.Pin.IN).value()
 
 
-class Stream:
-    """A TCP connection as a byte stream with a deadline; the radio goes off with it."""
+class Stream(Tcp):
+    """A TCP connection that ends with the wake's deadline; the radio goes off with it."""
 
-    def __init__(self, board, host, port):
-        import socket
-
+    def __init__(self, board, host, port, ca):
         self._board = board
-        self._socket = socket.socket()
-        try:
-            self._socket.settimeout(_ACK_S)
-            self._socket.connect(socket.getaddrinfo(host, port)[0][-1])
-        except OSError:
-            self._socket.close()
-            raise
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        super().__init__(host, port, min(Mqtt.patience_ms, board.left_ms()), ca)
 
-    def write(self, data):
+    def read(self, view, ms):
         self._board.hurry()
-        self._socket.write(data)
+        return super().read(view, min(ms, self._board.left_ms()))
 
-    def readinto(self, buf, ms):
+    def write(self, view, ms):
         self._board.hurry()
-        return (self._socket.readinto(buf) or 0) if self._poll.poll(ms) else 0
+        super().write(view, min(ms, self._board.left_ms()))
 
     def close(self):
-        self._socket.close()
+        super().close()
         self._board.radio_off()
 
 

@@ -3,8 +3,6 @@
 # The protocol: docs/world.md. Started as `micropython -m main <socket fd> <flash fd>`.
 
 import json
-import select
-import socket
 import sys
 from struct import calcsize, pack, unpack
 
@@ -13,7 +11,8 @@ from micropython import const
 from node import identity
 from node.board import Common, Late
 from node.sensor.replay import Replay
-from node.uplink.serial import Serial
+from node.uplink.mqtt import Mqtt
+from node.uplink.tcp import Tcp
 
 # What world and node say to each other, also for the host.
 WAKE = "<QIIHbBBH"  # clock_us, random, cut, battery_mv, temperature_c, cause, resets, retained
@@ -29,7 +28,7 @@ SLEEP = const(4)
 
 _WAKE = const(23)
 _SECTOR = const(4096)
-_CONNECT_S = const(5)  # real seconds; only a dead gateway lets them pass
+_SLOW = const(5)  # real time of a deadline that is met in virtual time
 _ERASE = const(6)
 
 
@@ -158,14 +157,7 @@ class Board(Common):
             self.transmit(self._uplink["failed_us"])
             return None
         self.transmit(self._uplink["session_us"])
-        stream = socket.socket()
-        try:
-            stream.settimeout(_CONNECT_S)
-            stream.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
-        except OSError:
-            stream.close()
-            raise
-        self._link = Serial(Stream(stream, self, self._uplink["byte_ns"]), self.ticks_us)
+        self._link = Mqtt(Stream(self, port, self._uplink["byte_ns"]), self.node_id)
         return self._link
 
     def power_lost(self):
@@ -258,28 +250,23 @@ class Flash:
         self._file.write(data)
 
 
-class Stream:
-    """A TCP connection as a byte stream, charged by the byte that is sent.
+class Stream(Tcp):
+    """A TCP connection, charged by the byte that is sent, and for waiting in vain.
 
-    What comes back is not: how the gateway puts its answers together depends on the PC's speed.
+    What comes back is not charged: how the gateway puts its answers together, and when, depends
+    on the PC's speed. So does patience, which is as much longer as a slow PC may need.
     """
 
-    def __init__(self, stream, board, byte_ns):
-        self._stream = stream
-        self._board = board
-        self._byte_ns = byte_ns
-        self._poll = select.poll()
-        self._poll.register(stream, select.POLLIN)
+    def __init__(self, board, port, byte_ns):
+        self._board, self._byte_ns = board, byte_ns
+        super().__init__("127.0.0.1", port, _SLOW * min(Mqtt.patience_ms, board.left_ms()))
 
-    def write(self, data):
-        self._board.transmit(len(data) * self._byte_ns // 1000)
-        self._stream.write(data)
-
-    def readinto(self, buf, ms):
-        if not self._poll.poll(ms):
+    def read(self, view, ms):
+        got = super().read(view, _SLOW * ms)
+        if got < len(view):
             self._board.transmit(ms * 1000)
-            return 0
-        return self._stream.readinto(buf) or 0
+        return got
 
-    def close(self):
-        self._stream.close()
+    def write(self, view, ms):
+        self._board.transmit(len(view) * self._byte_ns // 1000)
+        super().write(view, _SLOW * ms)

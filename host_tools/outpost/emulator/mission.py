@@ -24,7 +24,7 @@ from outpost import build, convert, data, features, firmware, power, provision, 
 from outpost.boards import load as load_board
 from outpost.console import steps
 from outpost.emulator import SECOND_US, Emulator, EmulatorError
-from outpost.gateway import ingest, store
+from outpost.gateway import store, streams
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.paths import BUILD
@@ -181,7 +181,7 @@ def _live(board: Emulator, plan: Plan, hours: float, random: Random, desk: Desk,
                     mission.unanswered += 1
                 else:
                     mission.heard_s = now
-                    board.send(ingest.answer(desk, bytearray(frame)), "uart")
+                    board.send(streams.answer(desk, bytes(frame) + b"\0"), "uart")
             elif stop.reason == "watchdog":
                 mission.watchdog += 1
                 mission.resets.append(now)

@@ -9,6 +9,7 @@ same schema serves SQLite and PostgreSQL.
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,24 +104,26 @@ CHAIN = 1000  # records of a chain followed in one query
 Lane = tuple[int, int, int]
 
 
-def connect(url: str | Path) -> Engine:
-    """Open a database by URL, or an SQLite file by path, and make the tables if need be."""
+def connect(url: str | Path, durable: bool = True) -> Engine:
+    """Open a database by URL, or an SQLite file by path, and make the tables if need be.
+
+    What is committed outlives a power cut of this machine, or with `durable` off this process.
+    """
     if isinstance(url, Path):
         url = f"sqlite:///{url}"
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, durable))
         event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
     metadata.create_all(engine)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _: Any) -> None:
+def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:
     # The driver's own idea of when to begin would let two writers meet in the middle.
     connection.isolation_level = None
-    # FULL: what has been acknowledged outlives a power cut of the gateway as well.
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     connection.execute("PRAGMA busy_timeout = 30000")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import outpost.device  # noqa: F401  # firmware/ on the path
 from node import frame, heartbeat
 from node.frame import FrameError, Seal
 

@@ -1,4 +1,4 @@
-"""A run: its folder, and the two processes (ingest and world) that are kept alive through it.
+"""A run: its folder, and the two processes (gateway and world) that are kept alive through it.
 
 Each may be killed at any moment; it is started again and goes on from what it had stored.
 """
@@ -205,19 +205,19 @@ def quietest(recordings: list[data.Recording]) -> str:
 class Run:
     """The processes of a run, started again whenever they end early. Use as a context manager.
 
-    Without `restart` it is an error that the world ends early, and the ingest need not see to it
+    Without `restart` it is an error that the world ends early, and the gateway need not see to it
     that a power cut of this machine costs nothing.
     """
 
     def __init__(self, plan: Plan, restart: bool = True) -> None:
         self.plan = plan
         self.restart = restart
-        self.restarts = {"world": 0, "ingest": 0}
+        self.restarts = {"world": 0, "gateway": 0}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._port = 0
 
     def __enter__(self) -> "Run":
-        self._start_ingest()
+        self._start_gateway()
         config = json.loads((self.plan.folder / "run.json").read_text())
         config["port"] = self._port
         scratch = self.plan.folder / ".run.json"
@@ -248,7 +248,7 @@ class Run:
                 raise RunError(f"{words[-1].removeprefix('error: ') if words else name + ' ended'}"
                                f" ({log})")
             self.restarts[name] += 1
-            self._start_world() if name == "world" else self._start_ingest()
+            self._start_world() if name == "world" else self._start_gateway()
         return True
 
     def _start_world(self) -> None:
@@ -257,17 +257,19 @@ class Run:
                 [sys.executable, "-m", "outpost.world", self.plan.folder],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def _start_ingest(self) -> None:
-        """Start the ingest, on the port it had before, and wait until it listens."""
-        with (self.plan.folder / "ingest.log").open("ab") as log:
+    def _start_gateway(self) -> None:
+        """Start the gateway, on the port it had before; the first time, wait until it listens."""
+        with (self.plan.folder / "gateway.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "outpost.gateway.ingest", "--port", str(self._port),
-                 "--database", self.plan.folder / "gateway.db",
-                 *([] if self.restart else ["--volatile"])],
+                [sys.executable, "-m", "outpost", "gateway", "--listen", f"127.0.0.1:{self._port}",
+                 "--database", self.plan.folder / "gateway.db", "--no-time", "--no-provisioned",
+                 *([] if self.restart else ["--volatile"]), "--json"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
-        self.processes["ingest"] = process
+        self.processes["gateway"] = process
         if not self._port:
             assert process.stdout is not None
-            self._port = int(process.stdout.readline() or 0)
-            if not self._port:
-                raise RunError(f"the ingest doesn't start; see {self.plan.folder / 'ingest.log'}")
+            told = process.stdout.readline()
+            if not told:
+                raise RunError("the gateway doesn't start; see "
+                               f"{self.plan.folder / 'gateway.log'}")
+            self._port = json.loads(told)["port"]

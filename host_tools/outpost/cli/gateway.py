@@ -1,0 +1,74 @@
+"""`outpost gateway`: take in what nodes report, and answer them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("gateway")(gateway)
+
+
+def gateway(
+    database: Annotated[str, typer.Option(
+        envvar="OUTPOST_DATABASE", show_envvar=True,
+        help="an SQLite file, or postgresql+psycopg://USER:PASSWORD@HOST/NAME")] = "",
+    broker: Annotated[str, typer.Option(
+        envvar="OUTPOST_BROKER", show_envvar=True,
+        help="mqtt[s]://USER:PASSWORD@HOST:PORT/PREFIX instead of a broker of its own")] = "",
+    ca: Annotated[Path | None, typer.Option(
+        help="certificates trusted for mqtts://, if not the system's")] = None,
+    listen: Annotated[str, typer.Option(
+        help="HOST:PORT of its own broker; 0.0.0.0:1883 lets nodes in")] = "127.0.0.1:1883",
+    share: Annotated[str, typer.Option(
+        help="divide the work with all gateways on this broker that give the same name")] = "",
+    serial: Annotated[list[str] | None, typer.Option(
+        help="a port with a node or a bridge on it; may be given more than once")] = None,
+    time: Annotated[bool, typer.Option(help="tell nodes what time it is")] = True,
+    provisioned: Annotated[bool, typer.Option(
+        help="believe the nodes that were flashed from here")] = True,
+    volatile: Annotated[bool, typer.Option(
+        "--volatile", help="SQLite doesn't wait for the disk: what is acknowledged outlives this "
+                           "process, but not a power cut")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one line of JSON when it is up")] = False,
+) -> None:
+    """Take in what nodes report, store each record once, and answer them. Ctrl-C stops it."""
+    import asyncio
+    import logging
+    import signal
+    from time import time as clock
+
+    from rich.logging import RichHandler
+
+    from outpost.console import console, print_json
+    from outpost.gateway import main, mqtt
+    from outpost.paths import BUILD
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]",
+                        handlers=[RichHandler(console=console, show_path=False)])
+    if not database:
+        (BUILD / "gateway").mkdir(parents=True, exist_ok=True)
+    host, _, number = listen.rpartition(":")
+    if not host or not number.isdecimal():
+        raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    options = main.Options(
+        database=(database if "://" in database
+                  else Path(database or BUILD / "gateway" / "gateway.db")),
+        broker=mqtt.where(broker, str(ca) if ca else None) if broker else None,
+        listen=(host, int(number)), group=share or None, serial=serial or [],
+        clock=clock if time else None, provisioned=provisioned, durable=not volatile)
+
+    def ready(where: mqtt.Where) -> None:
+        if json:
+            print_json({"broker": str(where), "host": where.host, "port": where.port})
+        console.print(f"listening to {where}; Ctrl-C stops", highlight=False)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await main.run(options, ready, stop)
+
+    asyncio.run(run())

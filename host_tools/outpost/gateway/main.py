@@ -1,0 +1,74 @@
+"""A gateway from its options: broker or none of its own, serial ports, database, until it is told
+to stop.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outpost import provision
+from outpost.gateway import mqtt, store, streams
+from outpost.gateway.broker import embedded
+from outpost.gateway.desk import Desk
+from outpost.gateway.keys import Keys
+from outpost.gateway.service import Service
+
+DRAIN_S = 10.0  # for what has come when it is told to stop
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a gateway is made of. `broker` None: its own, at `listen`."""
+
+    database: str | Path
+    broker: mqtt.Where | None = None
+    listen: tuple[str, int] = ("127.0.0.1", 1883)
+    group: str | None = None  # share the subscription with others that name the same
+    serial: list[str] = field(default_factory=list)
+    clock: Callable[[], float] | None = time.time  # what nodes are told
+    provisioned: bool = True  # believe the nodes that this person has flashed
+    durable: bool = True  # SQLite waits for the disk
+
+
+async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: asyncio.Event
+              ) -> None:
+    """Run until `stop` is set, then answer what has come and end.
+
+    Calls `ready` once it is subscribed. Raises OutpostError when it can't start.
+    """
+    engine = store.connect(options.database, options.durable)
+    keys = Keys(engine, provision.folder() if options.provisioned else None)
+    service = Service(Desk(engine, keys, options.clock))
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            broker = options.broker or await stack.enter_async_context(embedded(*options.listen))
+            port = mqtt.Port(service, broker, options.group)
+            cables = [streams.Port(service, name) for name in options.serial]
+            ears = {asyncio.create_task(one.run()) for one in (port, *cables)}
+            tasks = {asyncio.create_task(service.run()), *ears}
+            stack.push_async_callback(_cancel, tasks)
+            told = asyncio.create_task(_tell(port, broker, ready))
+            stopped = asyncio.create_task(stop.wait())
+            done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await _cancel({told})
+            for one in done - {stopped}:
+                one.result()  # a bug: it ends with its traceback
+            await port.deafen()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.drain(), DRAIN_S)
+    finally:
+        engine.dispose()
+
+
+async def _tell(port: mqtt.Port, broker: mqtt.Where, ready: Callable[[mqtt.Where], None]) -> None:
+    await port.ready.wait()
+    ready(broker)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,57 @@
+"""The gateway at work: frames from all ports to the desk, answers back to where they came from.
+
+Frames wait in one queue and are taken from it as many at a time as have come while the last
+transaction was under way, so that a busy gateway commits seldom and an idle one answers at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from outpost.gateway.desk import Desk
+
+BATCH = 1000  # frames in one transaction
+QUEUE = 4000  # frames waiting for it; then their ports have to wait
+
+Reply = Callable[[int, bytes], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Feeds a desk; ports call `put`, and `run` works until it is cancelled."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._queue: asyncio.Queue[tuple[bytes, Reply]] = asyncio.Queue(QUEUE)
+
+    async def put(self, frame: bytes, reply: Reply) -> None:
+        """Hand in a frame; `reply(node, frame)` is called with what there is to answer."""
+        await self._queue.put((frame, reply))
+
+    async def run(self) -> None:
+        """Take frames and answer them. A failing database is tried again; nodes ask again."""
+        while True:
+            batch = [await self._queue.get()]
+            while not self._queue.empty() and len(batch) < BATCH:
+                batch.append(self._queue.get_nowait())
+            try:
+                answers = await asyncio.to_thread(self.desk.take, [frame for frame, _ in batch])
+            except Exception as error:  # nobody is acknowledged, so everything comes again
+                log.error("%d frames were not stored: %s", len(batch), told(error))
+                await asyncio.sleep(1)
+                answers = []
+            replies = {int.from_bytes(frame[1:5], "little"): reply for frame, reply in batch}
+            for node, frame in answers:
+                await replies[node](node, frame)
+            for _ in batch:
+                self._queue.task_done()
+
+    async def drain(self) -> None:
+        """Wait until all that was handed in is answered."""
+        await self._queue.join()
+
+
+def told(error: BaseException) -> str:
+    """Return an error's first line without the SQL and its parameters, which hold nodes' data."""
+    return f"{type(error).__name__}: {getattr(error, 'orig', error)}".partition("\n")[0]
