@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
-STEPS = ("recipe", "data", "features", "train", "reference", "costs", "contract", "kinds", "scale",
-         "convert", "eml", "trees", "gauss", "neighbours", "net", "compile", "link", "mpy",
-         "build")
+STEPS = ("recipe", "data", "daphnet", "features", "train", "reference", "costs", "contract",
+         "events", "kinds", "scale", "convert", "eml", "trees", "gauss", "neighbours", "net",
+         "compile", "link", "mpy", "build")
 
 # Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """
@@ -236,7 +236,7 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                 "warnings": dataset.warnings,
                 "golden": _golden(test_set, x_test, expected), "modules": modules}
             violations = [line.broken for line in contract.of_build(
-                what, dataset.classes, expected.chosen, test_set,
+                what, dataset, expected.chosen, test_set,
                 {arch: modules[arch]["bytes"] for arch in archs}) if not line.ok]
             if violations:
                 return {**meta, "violations": violations}
@@ -334,8 +334,12 @@ def execute(mpy: Path, windows: np.ndarray, features: int, classes: int, timeout
 
 
 def _by_recording(votes: np.ndarray, windows: data.Windows) -> float:
-    """Return the share of recordings whose windows' votes together choose the right class."""
-    _, first, index = np.unique(windows.recording, return_index=True, return_inverse=True)
+    """Return the share of recordings whose windows' votes together choose the right class.
+
+    Windows of one recording that differ in class count as recordings of their own.
+    """
+    whole = windows.recording * (windows.y.max() + 1) + windows.y
+    _, first, index = np.unique(whole, return_index=True, return_inverse=True)
     total = np.zeros((len(first), votes.shape[1]), int)
     np.add.at(total, index, votes)
     return float((total.argmax(axis=1) == windows.y[first]).mean())

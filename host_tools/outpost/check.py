@@ -91,6 +91,8 @@ def check(model: str, board_name: str, battery: str = BATTERY, fetch: bool = Fal
     if not ran:
         lines = contract.of_answers(what, fitted.dataset.classes, expected.chosen,
                                     fitted.test) + lines
+    lines += contract.of_events(what, fitted.dataset.classes, fitted.dataset.test,
+                                expected.chosen, fitted.test)
     lines += measured
     lines += _modelled(what, board, cells[battery], fitted, {line.name for line in lines})
     order = list(contract.TERMS)

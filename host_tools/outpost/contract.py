@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from outpost.data import Windows
+from outpost import events
+from outpost.data import Dataset, Recording, Windows
 from outpost.recipe import Recipe
 
 HERE = "measured on host"  # of the kinds of boards.KINDS, and this one besides
@@ -32,6 +33,9 @@ class Term:
 TERMS = {
     "accuracy": Term("accuracy", "share", least=True),
     "worst_class": Term("worst class", "share", least=True),
+    "detected": Term("events seen", "share", least=True),
+    "false_alarms_per_hour": Term("false alarms", "/h"),
+    "delay_s": Term("  median delay", "s"),
     "bytes": Term("module", "B"),
     "heap": Term("heap", "B"),
     "heap_peak": Term("  loading", "B"),
@@ -181,14 +185,32 @@ def of_answers(what: Recipe, classes: tuple[str, ...], answers: np.ndarray, wind
     return lines
 
 
+def of_events(what: Recipe, classes: tuple[str, ...], recordings: list[Recording],
+              answers: np.ndarray, windows: Windows, kind: str = HERE) -> list[Line]:
+    """Return the lines that event-wise scores of held-out recordings decide, if there are any."""
+    if what.events is None:
+        return []
+    found = events.score(what, classes, recordings, windows, answers)
+    how = (f"{found.detected} of {found.episodes} episodes of {what.events.label} in "
+           f"{len(recordings)} held-out recordings, smoothed as on the node")
+    calm = f"{found.false_alarms} in {found.hours * 3600:.0f} s without an episode"
+    return [Line("detected", demand(what, "detected"), found.share, kind, how,
+                 *found.share_interval()),
+            Line("false_alarms_per_hour", demand(what, "false_alarms_per_hour"), found.per_hour,
+                 kind, calm, *found.per_hour_interval()),
+            Line("delay_s", demand(what, "delay_s"), found.delay_s, kind,
+                 "from onset to the end of the window that raised the alarm")]
+
+
 def of_bytes(what: Recipe, arch: str, size: int) -> Line:
     """Return the line of a module's size."""
     return Line("bytes", demand(what, "bytes", arch), size, HERE, f"the .mpy file for {arch}",
                 where=f"on {arch}")
 
 
-def of_build(what: Recipe, classes: tuple[str, ...], answers: np.ndarray, windows: Windows,
+def of_build(what: Recipe, dataset: Dataset, answers: np.ndarray, windows: Windows,
              sizes: dict[str, int]) -> list[Line]:
     """Return the lines that a build alone decides; `sizes` are bytes by architecture."""
-    return [*of_answers(what, classes, answers, windows),
+    return [*of_answers(what, dataset.classes, answers, windows),
+            *of_events(what, dataset.classes, dataset.test, answers, windows),
             *(of_bytes(what, arch, size) for arch, size in sizes.items())]

@@ -29,8 +29,10 @@ from outpost.recipe import Recipe, Signal
 # acceleration in m/s² with gravity removed, angular rate in rad/s).
 AEON = "aeon==1.6.0"
 AEON_SHA256 = "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409"
+AEON_ITEM = "data/aeon-1.6.0-2"  # 2: with Daphnet
 BASIC_MOTIONS = "aeon/datasets/data/BasicMotions/BasicMotions_{part}.ts"
 BASIC_MOTIONS_HZ = 10.0
+DAPHNET = "aeon/datasets/data/Daphnet_S06R02E0/S06R02E0.csv"
 
 UNEVEN = 0.5  # of an interval: by how much one between samples may differ from the median
 SAME_RATE = 0.05  # relative: by how much the rates of two files may differ
@@ -45,7 +47,9 @@ class Recording:
     """Samples taken in one go: float in the recording's units, or int16 sensor counts.
 
     `samples` has the shape (samples, channels). `group` names what must stay on one side of a
-    split: the file. `part` is "train" or "test" where the source publishes a split.
+    split: the file. `part` is "train" or "test" where the source publishes a split. `labels` is
+    the label of each sample where what goes on changes within the recording; `label` is then the
+    most frequent.
     """
 
     name: str
@@ -54,6 +58,12 @@ class Recording:
     rate_hz: float | None
     group: str
     part: str | None = None
+    labels: np.ndarray | None = None
+
+    @property
+    def all_labels(self) -> set[str]:
+        """Every label that occurs in it."""
+        return {self.label} if self.labels is None else set(self.labels.tolist())
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,15 @@ class Dataset:
 class Windows:
     """Windows of some recordings.
 
-    `x` is int16 (windows, window, channels), `y` the class index of each window, `recording` the
-    index of the recording each was cut from.
+    `x` is int16 (windows, window, channels), `y` the class index of each window (where it changes
+    within one, of most of its samples), `recording` the index of the recording each was cut from
+    and `start` where in it.
     """
 
     x: np.ndarray
     y: np.ndarray
     recording: np.ndarray
+    start: np.ndarray
 
 
 def load(recipe: Recipe) -> Dataset:
@@ -89,11 +101,17 @@ def load(recipe: Recipe) -> Dataset:
         recordings = list(_folder(recipe))
         if not recordings:
             raise DataError(f"{where}: no recordings in its files")
-        classes = tuple(sorted({recording.label for recording in recordings}))
+        classes = _classes(recordings)
     elif recipe.data.source == "sklearn:digits":
         recordings, classes = _digits(recipe.signal)
+    elif recipe.data.source == "aeon:Daphnet":
+        recordings = _daphnet(recipe.signal)
+        classes = _classes(recordings)
     else:
         recordings, classes = _basic_motions(recipe.signal)
+    if recipe.events is not None and recipe.events.label not in classes:
+        raise DataError(f"{recipe.file}: [events] class is {recipe.events.label!r}; the "
+                        f"recordings have {', '.join(classes)}")
     if recipe.classes is not None:
         if set(recipe.classes) != set(classes):
             raise DataError(f"{recipe.file}: [model] classes are {', '.join(recipe.classes)}; the "
@@ -112,10 +130,20 @@ def load(recipe: Recipe) -> Dataset:
     return Dataset(classes, train, test, warnings)
 
 
+def _classes(recordings: list[Recording]) -> tuple[str, ...]:
+    return tuple(sorted(set().union(*(recording.all_labels for recording in recordings))))
+
+
 def fingerprint(recipe: Recipe) -> list[tuple[str, str]]:
     """Return what identifies the recordings, for the build cache, without parsing them."""
     if recipe.data.path is None:
-        return [(str(recipe.data.source), AEON_SHA256)]
+        from outpost import daphnet
+
+        made = Path(daphnet.__file__).read_bytes() if recipe.data.source == "aeon:Daphnet" else b""
+        return [(str(recipe.data.source), AEON_SHA256 + hashlib.sha256(made).hexdigest())]
+    if recipe.data.source == "uci:Daphnet":
+        return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+                for path in sorted(recipe.data.path.glob("S*.txt"))]
     return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
             for path in _files(recipe.data.path)]
 
@@ -124,24 +152,34 @@ def fingerprint(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _fetch_aeon(folder: Path) -> None:
-    """Put the two .ts files of BasicMotions, from aeon's wheel, into `folder`."""
+    """Put BasicMotions and the excerpt of Daphnet, from aeon's wheel, into `folder`."""
     with tempfile.TemporaryDirectory() as scratch:
         wanted = Path(scratch) / "requirements.txt"
         wanted.write_text(f"{AEON} --hash=sha256:{AEON_SHA256}\n")
-        with console.status(f"fetching BasicMotions ({AEON})"):
+        with console.status(f"fetching recordings ({AEON})"):
             run = subprocess.run(
                 [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
                  "--require-hashes", "--only-binary=:all:", "--dest", scratch, "-r", str(wanted)],
                 capture_output=True, text=True)
         if run.returncode != 0:
             reason = (run.stderr.strip() or "no reason given").splitlines()[-1]
-            raise DataError(f"pip could not download {AEON}, which carries BasicMotions: {reason}."
-                            " Check the network or pip's configuration and try again")
+            raise DataError(f"pip could not download {AEON}, which carries the recordings: "
+                            f"{reason}. Check the network or pip's configuration and try again")
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            for part in ("TRAIN", "TEST"):
-                member = BASIC_MOTIONS.format(part=part)
+            for member in (*(BASIC_MOTIONS.format(part=part) for part in ("TRAIN", "TEST")),
+                           DAPHNET):
                 (folder / Path(member).name).write_bytes(archive.read(member))
+
+
+def _daphnet(signal: Signal) -> list[Recording]:
+    """The excerpt of Daphnet that aeon ships, with freezes made in it (daphnet.py)."""
+    from outpost import daphnet
+
+    if len(signal.channels) != daphnet.CHANNELS:
+        raise DataError(f"Daphnet has {daphnet.CHANNELS} channels (ankle, thigh, trunk: forward, "
+                        f"vertical, lateral); [signal.channels] names {len(signal.channels)}")
+    return daphnet.excerpt(cache.item(AEON_ITEM, _fetch_aeon) / Path(DAPHNET).name)
 
 
 def _basic_motions(signal: Signal) -> tuple[list[Recording], tuple[str, ...]]:
@@ -149,7 +187,7 @@ def _basic_motions(signal: Signal) -> tuple[list[Recording], tuple[str, ...]]:
     if len(signal.channels) != 6:
         raise DataError(f"BasicMotions has 6 channels (acceleration x, y, z, angular rate x, y, "
                         f"z); [signal.channels] names {len(signal.channels)}")
-    folder = cache.item("data/aeon-1.6.0", _fetch_aeon)
+    folder = cache.item(AEON_ITEM, _fetch_aeon)
     recordings: list[Recording] = []
     classes: tuple[str, ...] = ()
     for part in ("train", "test"):
@@ -217,6 +255,11 @@ def _files(folder: Path) -> list[Path]:
 
 def _folder(recipe: Recipe) -> Iterator[Recording]:
     """Read every recording of a user's folder; all must be sampled at one rate."""
+    if recipe.data.source == "uci:Daphnet":
+        from outpost import daphnet
+
+        yield from daphnet.published(recipe.data.path)
+        return
     first: Recording | None = None
     for path in _files(recipe.data.path):
         read = _csv if path.suffix.lower() == ".csv" else _npz
@@ -273,6 +316,10 @@ def _csv(path: Path, recipe: Recipe) -> Iterator[Recording]:
         labels = [row[header.index("label")].strip() for row in table]
     if "" in labels:
         raise DataError(f"{path} line {lines[labels.index('')]}: the label is empty")
+    if recipe.events is not None:  # what changes within a file is what it is about
+        name = Counter(labels).most_common(1)[0][0]
+        yield Recording(path.name, name, values[:, 1:], rate, path.name, labels=np.array(labels))
+        return
     starts = [i for i in range(len(labels)) if i == 0 or labels[i] != labels[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
         name = path.name
@@ -378,13 +425,18 @@ def _to_sensor(recordings: list[Recording], signal: Signal, warnings: list[str]
             clipped[signal.names[i]] += int(beyond[i])
             where.setdefault(signal.names[i], recording.name)
         counts = np.clip(counts, -32768, 32767)
+        labels = recording.labels
         if signal.rate_hz is not None and recording.rate_hz is not None:
             counts = resample(counts, recording.rate_hz, signal.rate_hz)
+            if labels is not None:
+                nearest = np.arange(len(counts)) * recording.rate_hz / signal.rate_hz
+                labels = labels[np.minimum(np.rint(nearest).astype(int), len(labels) - 1)]
         if len(counts) < signal.window:
             short.append(f"{recording.name} ({len(counts)})")
             continue
         counts = np.clip(np.rint(counts), -32768, 32767).astype(np.int16)
-        converted.append(replace(recording, samples=counts, rate_hz=signal.rate_hz))
+        converted.append(replace(recording, samples=counts, rate_hz=signal.rate_hz,
+                                 labels=labels))
     for name, count in clipped.items():
         warnings.append(f"{name}: {count} sample{'s' * (count > 1)} beyond the sensor's range "
                         f"(first in {where[name]}), clipped as the sensor would")
@@ -395,10 +447,10 @@ def _to_sensor(recordings: list[Recording], signal: Signal, warnings: list[str]
     if not converted:
         raise DataError(f"every recording is shorter than the window of {signal.window} samples: "
                         f"{short[0]}")
-    left = {recording.label for recording in converted}
+    left = set(_classes(converted))
     for recording in recordings:
-        if recording.label not in left:
-            raise DataError(f"class {recording.label!r} has only recordings shorter than the "
+        for label in recording.all_labels - left:
+            raise DataError(f"class {label!r} has only recordings shorter than the "
                             f"window of {signal.window} samples, {recording.name} for one")
     return converted
 
@@ -419,7 +471,7 @@ def split(recordings: list[Recording], share: float, seed: int
         rng = np.random.default_rng(seed)
         labels: dict[str, set[str]] = {}
         for recording in recordings:
-            labels.setdefault(recording.group, set()).add(recording.label)
+            labels.setdefault(recording.group, set()).update(recording.all_labels)
         strata: dict[tuple[str, ...], list[str]] = {}
         for group, found in labels.items():
             strata.setdefault(tuple(sorted(found)), []).append(group)
@@ -429,10 +481,11 @@ def split(recordings: list[Recording], share: float, seed: int
             test_groups.update(rng.permutation(groups)[:held_out].tolist())
     train = [recording for recording in recordings if recording.group not in test_groups]
     test = [recording for recording in recordings if recording.group in test_groups]
-    for label in sorted({recording.label for recording in recordings}):
-        groups = sorted({recording.group for recording in recordings if recording.label == label})
+    for label in _classes(recordings):
+        groups = sorted({recording.group for recording in recordings
+                         if label in recording.all_labels})
         for part in (train, test):
-            if not any(recording.label == label for recording in part):
+            if not any(label in recording.all_labels for recording in part):
                 raise DataError(f"class {label!r} has {len(groups)} recording"
                                 f"{'s' * (len(groups) != 1)} ({', '.join(groups[:3])}); it needs "
                                 "at least two, one to train on and one to test on")
@@ -459,7 +512,16 @@ def windows(recordings: list[Recording], classes: tuple[str, ...], window: int, 
     cuts = [(i, start) for i, recording in enumerate(recordings)
             for start in range(0, len(recording.samples) - window + 1, hop)]
     index = {name: i for i, name in enumerate(classes)}
+    numbers = [None if one.labels is None else np.array([index[name] for name in one.labels])
+               for one in recordings]
+
+    def label(i: int, start: int) -> int:
+        number = numbers[i]
+        if number is None:
+            return index[recordings[i].label]
+        return int(np.bincount(number[start:start + window]).argmax())
+
     return Windows(
         x=np.stack([recordings[i].samples[start:start + window] for i, start in cuts]),
-        y=np.array([index[recordings[i].label] for i, _ in cuts]),
-        recording=np.array([i for i, _ in cuts]))
+        y=np.array([label(i, start) for i, start in cuts]),
+        recording=np.array([i for i, _ in cuts]), start=np.array([start for _, start in cuts]))

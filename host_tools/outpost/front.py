@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from outpost.events import Events
     from outpost.search import Found, Outcome
 
 
@@ -57,10 +58,18 @@ def _told(one: "Found") -> str:
             f"{forest.form}")
 
 
+def _noticed(found: "Events | None") -> str:
+    return "" if found is None else (f"{found.detected} of {found.episodes}, "
+                                     f"{found.per_hour:.0f}")
+
+
 def _table(outcome: "Outcome") -> str:
     from html import escape
 
-    head = ("validated", "held out (95 %)", "mJ", "bytes", "µs", "window, s", "what")
+    scored = outcome.baseline.events is not None
+    head = ("validated", "held out (95 %)",
+            *(("events seen, false alarms an hour", "the same, held out") if scored else ()),
+            "mJ", "bytes (modelled)", "µs", "window, s", "what")
     rows = []
     for one in [*outcome.front, outcome.baseline]:
         kind = ("best" if one.recipe == outcome.best.recipe else
@@ -68,7 +77,9 @@ def _table(outcome: "Outcome") -> str:
         held = one.held_out
         cells = (f"{100 * one.accuracy:.2f} %",
                  f"{100 * held.value:.2f} % ({100 * held.low:.1f}–{100 * held.high:.1f})",
-                 f"{one.energy_uj / 1e3:.2f}", f"{one.bytes:,}", f"{one.latency_us:.0f}",
+                 *([_noticed(one.events), _noticed(one.events_held_out)] if scored else []),
+                 f"{one.energy_uj / 1e3:.2f}", f"{one.bytes:,} ({one.bytes_modelled:,.0f})",
+                 f"{one.latency_us:.0f}",
                  f"{one.recipe.signal.window / one.recipe.signal.rate_hz:.2f}",
                  escape(_told(one) + ": " + ", ".join(one.recipe.feature_names)))
         row = "".join(f"<td>{cell}</td>" for cell in cells)

@@ -31,13 +31,14 @@ STATISTICS = ("mean", "deviation", "mad", "min", "max", "energy", "peak_to_peak"
               "jerk")
 MAX_FEATURES = 127
 MAX_WINDOW = 1024
-SOURCES = ("aeon:BasicMotions", "sklearn:digits")
+SOURCES = ("aeon:BasicMotions", "aeon:Daphnet", "uci:Daphnet", "sklearn:digits")
 VOTES = ("hard", "soft")
 FORMS = ("fast", "compact")
 POST_METHODS = ("majority", "decay")
 CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "heap_peak", "instructions",
                  "latency_us", "awake_ms", "energy_uj", "life_days", "awake_p99_ms",
-                 "joules_per_day")
+                 "joules_per_day", "detected", "false_alarms_per_hour", "delay_s")
+SHARES = ("accuracy", "worst_class", "detected")
 BY_NAME = ("bytes", "life_days", "awake_p99_ms", "joules_per_day")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -151,6 +152,14 @@ class Post:
 
 
 @dataclass(frozen=True)
+class Events:
+    """Which class is an event that shall be noticed, and how long after its end is soon enough."""
+
+    label: str
+    tolerance_s: float
+
+
+@dataclass(frozen=True)
 class Search:
     """What `outpost search` may choose from; None: whatever there is."""
 
@@ -175,6 +184,7 @@ class Recipe:
     contract: dict[str, Any] = field(default_factory=dict)
     search: Search = Search()
     estimator: Estimator | None = None
+    events: Events | None = None
 
     @property
     def feature_names(self) -> list[str]:
@@ -249,6 +259,7 @@ def load(file: Path) -> Recipe:
         contract=_contract(top.table("contract", required=False)),
         search=_search(top.table("search", required=False)),
         estimator=_estimator(top.table("estimator", required=False), classes),
+        events=_events(top.table("events", required=False), signal),
     )
     top.finish()
     features = recipe.feature_names
@@ -262,7 +273,10 @@ def load(file: Path) -> Recipe:
 def _data(table: _Table, folder: Path) -> Data:
     source = table.choice("source", str, SOURCES, None)
     path = table.take("path", str, None)
-    if (source is None) == (path is None):
+    if source == "uci:Daphnet":
+        if path is None:
+            raise table.fail("path", "is missing: the folder with S01R01.txt and so on")
+    elif (source is None) == (path is None):
         raise table.fail("source", "give either source or path; allowed sources: "
                                    f"{', '.join(SOURCES)}; path is a folder of .csv or .npz files")
     data = Data(source=source, path=None if path is None else folder / path,
@@ -424,7 +438,7 @@ def _contract(table: _Table) -> dict[str, Any]:
             contract[key] = {name: each.number(name, kind, least, 2**24)
                              for name in list(each.values)}
         else:
-            most = 1.0 if key in ("accuracy", "worst_class") else 1e9
+            most = 1.0 if key in SHARES else 1e9
             value = table.number(key, float, 0.0, most, None)
             if value is not None:
                 contract[key] = value
@@ -437,3 +451,14 @@ def _search(table: _Table) -> Search:
                     signals=table.strings("signals", default=None))
     table.finish()
     return search
+
+
+def _events(table: _Table, signal: Signal) -> Events | None:
+    if not table.values:
+        return None
+    events = Events(label=table.take("class", str),
+                    tolerance_s=table.number("tolerance_s", float, 0.0, 3600.0, 0.0))
+    if signal.rate_hz is None:
+        raise table.fail("class", "events happen in time, and [signal] has no rate_hz")
+    table.finish()
+    return events

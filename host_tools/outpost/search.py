@@ -24,8 +24,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from outpost import boards, build, contract, convert, costs, measure, recipe, sizes
+from outpost import boards, build, contract, convert, costs, events, measure, recipe, sizes
 from outpost.contract import Share
+from outpost.events import Events
 from outpost.paths import BUILD
 from outpost.recipe import Recipe
 from outpost.space import SearchError, Space, Worth
@@ -57,6 +58,8 @@ class Found:
     bytes: int
     bytes_modelled: float
     held_out: Share
+    events: Events | None = None  # cross-validated
+    events_held_out: Events | None = None
     measured_us: float | None = None
 
     def json(self) -> dict[str, Any]:
@@ -67,7 +70,16 @@ class Found:
                 "held_out": asdict(self.held_out), "bytes_modelled": self.bytes_modelled,
                 "measured_us": self.measured_us, "rate_hz": signal.rate_hz,
                 "window": signal.window, "hop": signal.hop,
-                "features": self.recipe.feature_names, "forest": asdict(forest)}
+                "features": self.recipe.feature_names, "forest": asdict(forest),
+                **_events(self.events, ""), **_events(self.events_held_out, "_held_out")}
+
+
+def _events(found: Events | None, suffix: str) -> dict[str, Any]:
+    """Return the keys that event-wise scores add to `--json`."""
+    if found is None:
+        return {}
+    return {f"detected{suffix}": found.share, f"false_alarms_per_hour{suffix}": found.per_hour,
+            f"delay_s{suffix}": found.delay_s if found.delays_s else None}
 
 
 @dataclass(frozen=True)
@@ -355,11 +367,15 @@ def _compiled(space: Space, worth: Worth) -> Found:
         build.prove(what, host, Path(scratch), fitted.test, fitted.x_test,
                     fitted.forest.answer(fitted.x_test))
         size = build.make_module(what, space.board.architecture, Path(scratch))["bytes"]
-    held_out = contract.accuracy(fitted.forest.answer(fitted.x_test).chosen, fitted.test)
+    answers = fitted.forest.answer(fitted.x_test).chosen
+    held_out = contract.accuracy(answers, fitted.test)
     phases = costs.wake(space.board, space.battery, what, fitted.forest)
+    noticed = None if what.events is None else events.score(
+        what, fitted.dataset.classes, fitted.dataset.test, fitted.test, answers)
     return Found(what, worth.accuracy, worth.worst_class, costs.wake_uj(phases),
                  sum(costs.latency_us(space.board, what, fitted.forest)), size,
-                 sizes.fitted(space.board.architecture).module(what, fitted.forest), held_out)
+                 sizes.fitted(space.board.architecture).module(what, fitted.forest), held_out,
+                 worth.events, noticed)
 
 
 def _measured(what: Recipe) -> float:

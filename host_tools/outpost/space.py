@@ -16,9 +16,10 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.tree import DecisionTreeClassifier
 
-from outpost import contract, costs, data, features, reference, sizes
+from outpost import contract, costs, data, features, kinds, reference, sizes
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
+from outpost.events import Events, score
 from outpost.recipe import (
     FORMS,
     LSM6DSOX_RATES_HZ,
@@ -58,6 +59,7 @@ class Worth:
     bytes: float
     latency_us: float
     limits: dict[str, float]  # by how much each hard bound is missed, in shares of it; ≤ 0: met
+    events: Events | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ class Space:
         if base.features.raw:
             raise SearchError(f"{base.file}: [features] kind is raw: there is neither a window "
                               "nor a statistic to choose; search is for signals")
+        if base.estimator is not None:
+            raise SearchError(f"{base.file}: [estimator] is a {base.estimator.kind}; search is "
+                              f"for {', '.join(kinds.TREES)}")
         if base.signal.rate_hz is None:
             raise SearchError(f"{base.file}: [signal] has no rate_hz, so a window has no length "
                               "in time and no joules")
@@ -178,6 +183,7 @@ class Space:
             **{f"statistic_{i}": choose(f"statistic_{i}", (*self.statistics, *["none"] * (i > 1)))
                for i in (1, 2, 3)},
             "kept": whole("kept", 1, MOST_KEPT),
+            "kind": choose("kind", kinds.TREES),
             "trees": whole("trees", 1, MOST_TREES, log=True),
             "depth": whole("depth", 2, 8),
             "leaf_samples": whole("leaf_samples", 1, 8),
@@ -204,7 +210,8 @@ class Space:
             **{f"statistic_{i}": (used or self.statistics)[i - 1] if i <= len(used) or i == 1
                else "none" for i in (1, 2, 3)},
             "kept": min(MOST_KEPT, len(base.feature_names)),
-            "trees": min(MOST_TREES, forest.trees), "depth": min(max(forest.depth or 8, 2), 8),
+            "kind": forest.kind, "trees": min(MOST_TREES, forest.trees),
+            "depth": min(max(forest.depth or 8, 2), 8),
             "leaf_samples": min(forest.leaf_samples, 8), "vote": forest.vote, "form": forest.form}
         return [{**fixed, "window": window} for window in self.windows]
 
@@ -216,7 +223,8 @@ class Space:
             statistic for statistic in STATISTICS if f"{name}.{statistic}" in kept))
             for name, (first, count) in self.signals.items()]
         rows = [row for row in rows if row.statistics]
-        forest = replace(self.base.forest, trees=params["trees"], depth=params["depth"],
+        trees = 1 if params["kind"] == "DecisionTreeClassifier" else params["trees"]
+        forest = replace(self.base.forest, kind=params["kind"], trees=trees, depth=params["depth"],
                          leaves=None, leaf_samples=params["leaf_samples"],
                          vote=params["vote"], form=params["form"])
         return replace(grid.wide, features=Features(False, tuple(rows)), forest=forest)
@@ -295,12 +303,16 @@ class Space:
                 answers[held] = classes[forest.answer(x[held]).chosen]
                 forests.append(forest)
         right = answers == y
+        found = None
+        if what.events is not None:
+            dataset = self.dataset(what.signal.rate_hz)
+            found = score(what, dataset.classes, dataset.train, grid.windows, answers)
         return self._costed(what, float(right.mean()),
                             min(float(right[y == label].mean()) for label in np.unique(y)),
-                            forests)
+                            forests, found)
 
     def _costed(self, what: Recipe, accuracy: float, worst: float,
-                forests: list[reference.Forest]) -> Worth:
+                forests: list[reference.Forest], found: Events | None) -> Worth:
         """Put the costs beside an accuracy: each the mean over the folds' forests."""
         def mean(figure: Callable[[reference.Forest], float]) -> float:
             return float(np.mean([figure(forest) for forest in forests]))
@@ -316,7 +328,10 @@ class Space:
                "awake_ms": float(np.mean([costs.awake_ms(one) for one in phases])),
                "life_days": float(np.mean([costs.life_days(board, battery, one)
                                            for one in phases]))}
-        return Worth(what, accuracy, worst, energy, size, latency, self._limits(got))
+        if found is not None:
+            got |= {"detected": found.share, "false_alarms_per_hour": found.per_hour,
+                    "delay_s": min(found.delay_s, 1e6)}
+        return Worth(what, accuracy, worst, energy, size, latency, self._limits(got), found)
 
     def _limits(self, got: dict[str, float]) -> dict[str, float]:
         """Return by how much each bound of the contract, and the board's heap, is missed."""
@@ -333,20 +348,28 @@ class Space:
 def grown(limits: Forest, x: np.ndarray, y: np.ndarray) -> tuple[reference.Forest, np.ndarray]:
     """Return the forest that train.fit returns, and its classes, in a third of the time.
 
-    Draws are those of scikit-learn's RandomForestClassifier, tree for tree; what it checks and
-    copies for every tree is left out.
+    Draws are scikit-learn's own, tree for tree; what its ensembles check and copy for every tree
+    is left out.
     """
-    rng = np.random.RandomState(limits.seed)
     x = x.astype(np.float32)
-    trees = []
-    for _ in range(limits.trees):
-        seed = rng.randint(np.iinfo(np.int32).max)
-        drawn = np.random.RandomState(seed).randint(0, len(y), len(y), dtype=np.int32)
-        tree = DecisionTreeClassifier(
-            max_depth=limits.depth, max_leaf_nodes=limits.leaves, max_features="sqrt",
-            min_samples_leaf=limits.leaf_samples, random_state=seed)
-        weights = np.bincount(drawn, minlength=len(y)).astype(np.float64)
-        trees.append(tree.fit(x, y, sample_weight=weights, check_input=False))
+    given = {"max_depth": limits.depth, "max_leaf_nodes": limits.leaves,
+             "min_samples_leaf": limits.leaf_samples}
+    if limits.kind == "DecisionTreeClassifier":
+        trees = [DecisionTreeClassifier(**given, random_state=limits.seed).fit(
+            x, y, check_input=False)]
+    else:
+        extra = limits.kind == "ExtraTreesClassifier"
+        rng = np.random.RandomState(limits.seed)
+        trees = []
+        for _ in range(limits.trees):
+            seed = rng.randint(np.iinfo(np.int32).max)
+            weights = None
+            if not extra:  # a forest's tree sees a sample as often as it was drawn
+                drawn = np.random.RandomState(seed).randint(0, len(y), len(y), dtype=np.int32)
+                weights = np.bincount(drawn, minlength=len(y)).astype(np.float64)
+            tree = DecisionTreeClassifier(**given, splitter="random" if extra else "best",
+                                          max_features="sqrt", random_state=seed)
+            trees.append(tree.fit(x, y, sample_weight=weights, check_input=False))
     soft = limits.vote == "soft"
     forest = reference.Forest(tuple(tree for one in trees
                                     for tree in reference.from_sklearn(one, soft).trees),

@@ -19,7 +19,8 @@ IMPOSSIBLE = {"accuracy": 1.0, "worst_class": 1.0, "bytes": 100, "latency_us": 2
 
 
 def windows(y, recording):
-    return Windows(np.zeros((len(y), 2, 1), np.int16), np.array(y), np.array(recording))
+    return Windows(np.zeros((len(y), 2, 1), np.int16), np.array(y), np.array(recording),
+                   np.zeros(len(y), int))
 
 
 # --- intervals ---

@@ -69,7 +69,8 @@ def space_of(file, **changes):
 
 
 CHOICE = {"rate_hz": 10.0, "window": 16, "hop": 2, "signals": "accel", "statistic_1": "mad",
-          "statistic_2": "jerk", "statistic_3": "none", "kept": 3, "trees": 4, "depth": 3,
+          "statistic_2": "jerk", "statistic_3": "none", "kept": 3,
+          "kind": "RandomForestClassifier", "trees": 4, "depth": 3,
           "leaf_samples": 2, "vote": "soft", "form": "compact"}
 
 
@@ -133,7 +134,9 @@ def test_search_may_be_told_what_not_to_use(model):
 
 
 @pytest.mark.parametrize("limits", [
-    Forest(6, 4, None, 1, 3), Forest(3, None, 7, 2, 9, vote="soft"), Forest(1, 2, None, 5, 0)])
+    Forest(6, 4, None, 1, 3), Forest(3, None, 7, 2, 9, vote="soft"), Forest(1, 2, None, 5, 0),
+    Forest(5, 4, None, 3, 2, kind="ExtraTreesClassifier"),
+    Forest(1, 5, None, 2, 4, kind="DecisionTreeClassifier")])
 def test_forests_grown_in_a_hurry_are_those_that_are_built(limits):
     rng = np.random.default_rng(1)
     x = rng.integers(-900, 900, (150, 7)).astype(np.int16)
@@ -238,6 +241,8 @@ def test_nothing_within_the_bounds_is_said_and_by_how_much(model, tmp_path):
 @pytest.mark.parametrize(("old", "new", "words"), [
     ('[features.channels]\naccel_x = ["mad", "crossings"]\nlight = ["mean"]',
      '[features]\nkind = "raw"', "kind is raw"),
+    ("[forest]\ntrees = 5\ndepth = 4", '[estimator]\nkind = "GaussianNB"',
+     r"\[estimator\] is a GaussianNB"),
     ("[forest]", '[search]\nsignals = ["acel"]\n[forest]', "signals has 'acel'; there are"),
     ("[forest]", '[search]\nstatistics = ["median"]\n[forest]', "statistics: has 'median'"),
 ])

@@ -66,7 +66,9 @@ def _show(checked: "Checked") -> None:
     for line in checked.lines:
         mark = "·" if line.demanded is None else "[green]✓[/]" if line.ok else "[red]✗[/]"
         least = "≥" if line.term.least else "≤"
-        between = "" if line.low is None else f"{100 * line.low:.1f}–{100 * line.high:.1f}"
+        scale = 100 if line.term.unit == "share" else 1
+        between = ("" if line.low is None else
+                   f"{scale * line.low:,.1f}–{scale * line.high:,.1f}")
         style = KIND_STYLES.get(line.kind, "white")
         table.add_row(mark, line.term.words, "" if line.demanded is None else
                       f"{least} {line.told(line.demanded)}", line.told(line.got), between,

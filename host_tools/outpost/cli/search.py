@@ -70,22 +70,29 @@ def _show(outcome: "Outcome") -> None:
     table = Table("", title=f"{base.name} on {outcome.space.board.name}: {outcome.trials} trials, "
                             f"{outcome.rate:.0f} a second, {outcome.refused} beyond the bounds",
                   title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("validated", "held out", "mJ", "bytes", "µs", "s", "features", "nodes of"):
+    table.padding = (0, 1)
+    for column in ("validated", "held out", "mJ", "bytes", "µs", "window", "feat.", "trees"):
         table.add_column(column, justify="right", no_wrap=True)
+    if base.events is not None:
+        table.add_column("seen", justify="right", no_wrap=True)
+        table.add_column("false/h", justify="right", no_wrap=True)
 
     def add(mark: str, one: "Found", style: str = "") -> None:
         signal, forest = one.recipe.signal, one.recipe.forest
         table.add_row(mark, f"{100 * one.accuracy:.2f} %", f"{100 * one.held_out.value:.2f} %",
                       f"{one.energy_uj / 1e3:.2f}", f"{one.bytes:,}", f"{one.latency_us:.0f}",
-                      f"{signal.window / signal.rate_hz:.2f}", str(len(one.recipe.feature_names)),
-                      f"{forest.trees} × {forest.depth or 'free'}", style=style)
+                      f"{signal.window / signal.rate_hz:.2f} s",
+                      str(len(one.recipe.feature_names)),
+                      f"{forest.trees} × {forest.depth or '∞'}",
+                      *([f"{one.events.detected}/{one.events.episodes}",
+                         f"{one.events.per_hour:.0f}"] if one.events else []), style=style)
 
     for one in outcome.front:
         mark = " ".join(word for word, other in (("best", outcome.best), ("knee", outcome.knee))
                         if other.recipe == one.recipe)
         add(mark, one, "bold green" if "best" in mark else "")
     table.add_section()
-    add("model.toml", outcome.baseline, "yellow")
+    add("now", outcome.baseline, "yellow")
     stdout.print(table)
     saved = 1 - outcome.best.energy_uj / outcome.baseline.energy_uj
     if outcome.dominates:
