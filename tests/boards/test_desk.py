@@ -3,6 +3,7 @@
 The real firmware with the real mpremote; USB serial comes as a TCP socket.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from outpost import boards, build, data, flash, profile, provision, pull, recipe
+from outpost import boards, build, data, flash, image, profile, provision, pull, push, recipe
 from outpost.emulator import Emulator
 from outpost.errors import OutpostError
 from outpost.gateway import store
@@ -106,6 +107,45 @@ def test_profile_tells_what_it_costs(flashed, desk):
         assert got["allocated"] == 0
         assert got["us"]["both"]["best"] >= got["us"]["infer"]["best"] > 0
     assert other["bytes"] > one["bytes"]
+
+
+def test_a_model_is_pushed_and_lived_with(flashed, desk, tmp_path):
+    text = recipe.find("motion").read_text().replace("\nversion = 1\n", "\nversion = 2\n")
+    (tmp_path / "model.toml").write_text(text)
+    with running(image=desk / "flash.img") as (board, port):
+        with pytest.raises(OutpostError, match="refused: not newer than the model that is here"):
+            push.push(port, "motion")
+        done = push.push(port, str(tmp_path / "model.toml"))
+        assert done.arch == "armv6m" and done.said == "motion 2 is on trial for 5 good wakes"
+        with Repl(port) as repl:
+            took_us, heap = map(int, repl.run(CHECK_A_SIGNATURE).split())
+            assert 0 < took_us < 10 * SECOND_US and heap < 20_000
+            told = repl.run("import node\nprint(node.selftest())").splitlines()
+        assert any("slot_a, 8 golden windows right" in line for line in told)
+        assert told[-1] == "True" and "trial" in flash_settings(board)
+    print(f"a signature is checked in {took_us} us, with {heap} bytes of heap")
+
+
+# What is signed does not matter for how long it takes, so long as the point can be decoded.
+CHECK_A_SIGNATURE = """
+import gc, time
+from node import identity
+gc.collect()
+before = gc.mem_free()
+import verify
+start = time.ticks_us()
+verify.check(identity.trusted() + bytes(32), identity.trusted(), bytes(1024))
+took = time.ticks_diff(time.ticks_us(), start)
+gc.collect()
+print(took, before - gc.mem_free())
+"""
+
+
+def flash_settings(board):
+    """Return settings.json of the file system on a board."""
+    region = boards.load("rp2040").flash.region("littlefs")
+    files = image.read_littlefs(board.peek(region.offset, region.size))
+    return json.loads(files["settings.json"])
 
 
 def test_captured_windows_become_recordings_that_train_a_model(flashed, desk, tmp_path):
