@@ -6,8 +6,8 @@ OUTPOST = .venv/bin/outpost
 AT = $(if $(BOARD),--board $(BOARD)) $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run model test torture bench lint lock doctor clean \
-    simulate flash deploy repl monitor erase pull profile firmware emulate test-boards
+.PHONY: help venv run simulate model check flash deploy repl monitor erase pull profile gateway \
+    firmware emulate test test-boards torture bench lint lock doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -22,8 +22,11 @@ simulate: venv  ## months of a node's life, its joules and its report: DAYS=90 W
 	@$(OUTPOST) simulate $(MODEL) $(if $(BOARD),--board $(BOARD)) $(if $(WORLD),--world $(WORLD)) \
 	    $(if $(DAYS),--days $(DAYS)) $(ARGS)
 
-model: venv  ## build a model: MODEL=motion
-	@$(OUTPOST) build $(MODEL) $(ARGS)
+model: venv  ## build a model: MODEL=motion BOARD=esp32
+	@$(OUTPOST) build $(MODEL) $(if $(BOARD),--board $(BOARD)) $(ARGS)
+
+check: venv  ## a model against its contract, line by line: MODEL=motion BOARD=rp2040
+	@$(OUTPOST) check $(MODEL) $(if $(BOARD),--board $(BOARD)) $(ARGS)
 
 flash: venv  ## put a node onto a board: BOARD=esp32 PORT=/dev/ttyUSB0 [FIRMWARE=file]
 	@$(OUTPOST) flash --model $(MODEL) $(if $(BOARD),,--board esp32) $(AT) \
@@ -51,6 +54,9 @@ test: venv  ## everything that runs on this machine
 
 test-boards: venv  ## the real firmware and every architecture's code, on emulated machines
 	@.venv/bin/python -m pytest tests/boards $(ARGS)
+
+gateway: venv  ## take in what nodes report: a broker of its own, SQLite
+	@$(OUTPOST) gateway $(ARGS)
 
 firmware: venv  ## build a board's firmware: BOARD=rp2040
 	@$(OUTPOST) build $(MODEL) --arch x64 --arch armv6m

@@ -183,14 +183,14 @@ def outpost(*arguments, **environment):
 
 def test_command_line(tmp_path):
     file = table(tmp_path / "iris", "iris")
-    run = outpost("build", file, "--arch", "armv7m", "--arch", "x64", "--out", tmp_path / "o",
-                  "--json")
+    run = outpost("build", file, "--arch", "armv7m", "--arch", "x64", "--board", "esp32c3",
+                  "--out", tmp_path / "o", "--json")
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout.splitlines()[-1])
     assert set(FIGURES) <= set(told)
     assert set(told["accuracy"]) == {"sklearn", "reference", "compiled"}
     assert told["arch"] == "armv7m" and told["accuracy"]["compiled"] is None
-    assert [module["arch"] for module in told["modules"]] == ["armv7m", "x64"]
+    assert [module["arch"] for module in told["modules"]] == ["armv7m", "x64", "rv32imc"]
     shown = outpost("build", file, "--arch", "x64", "--out", tmp_path / "o", COLUMNS="100")
     assert "unchanged" in shown.stdout and "not run" not in shown.stdout
 

@@ -17,16 +17,20 @@ def register(app: typer.Typer) -> None:
 def build(
     model: Annotated[str, typer.Argument(help="a name under models/, or a path")],
     arch: Annotated[list[str] | None, typer.Option(help="architecture; may be repeated")] = None,
+    board: Annotated[list[str] | None, typer.Option(
+        help="board whose architecture it is; may be repeated")] = None,
     out: Annotated[Path | None, typer.Option(help="folder instead of build/models/MODEL")] = None,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
 ) -> None:
     """Train, convert, compile and link a model, run it, and hold it against its contract."""
     from rich.markup import escape
 
+    from outpost import boards
     from outpost import build as pipeline
     from outpost.console import console, print_json
 
-    result = pipeline.build(model, arch or (pipeline.HOST,), out)
+    archs = [*(arch or ()), *(boards.load(one).architecture for one in board or ())]
+    result = pipeline.build(model, archs or (pipeline.HOST,), out)
     for warning in result.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     if json:
