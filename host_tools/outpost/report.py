@@ -167,7 +167,7 @@ def _wakes(plan: Plan, wakes: list[dict[str, Any]]) -> str:
                            marker_line_width=0)
     figure.update_layout(barmode="stack", bargap=0)
     figure.update_yaxes(title="wakes an hour")
-    return page.plot(_links(plan, figure), 280)
+    return page.plot(_links(plan, wakes, figure), 280)
 
 
 def _queue(plan: Plan, wakes: list[dict[str, Any]]) -> str:
@@ -185,7 +185,7 @@ def _queue(plan: Plan, wakes: list[dict[str, Any]]) -> str:
                        name="after a brown-out or watchdog reset",
                        marker={"color": "#c43c39", "symbol": "x", "size": 8})
     figure.update_yaxes(title="records")
-    return page.plot(_links(plan, figure), 280)
+    return page.plot(_links(plan, wakes, figure), 280)
 
 
 def _latency(taken: dict[str, list[int]]) -> str:
@@ -219,9 +219,10 @@ def _costs(plan: Plan) -> str:
     return page.table(("what", "takes", "kind", "source"), rows)
 
 
-def _links(plan: Plan, figure: "go.Figure") -> "go.Figure":
-    """Shade the times when the link was up."""
-    for up, down in (*plan.schedule.links, (plan.schedule.end_s, plan.schedule.end_s + 7200)):
+def _links(plan: Plan, wakes: list[dict[str, Any]], figure: "go.Figure") -> "go.Figure":
+    """Shade the times when the link was up; once the days are over it always is."""
+    over = plan.schedule.end_s, wakes[-1]["clock_us"] / 1e6
+    for up, down in (*plan.schedule.links, over):
         figure.add_vrect(x0=page.when(up), x1=page.when(down), fillcolor=UP, opacity=0.22,
                          line_width=0, layer="below")
     return figure

@@ -246,7 +246,7 @@ def summary(plan: Plan, found: Audit, restarts: dict[str, int], wall_s: float) -
         "lost": found.lost, "dropped": found.dropped, "waiting": found.waiting,
         "phantoms": found.phantoms,
         "compared": found.compared, "differing": found.differing, "unflushed": found.unflushed,
-        "decisions": found.decisions, "accuracy": round(found.accuracy, 5),
+        "decisions": found.decisions, "accuracy": round(found.accuracy, 6),
         "by_timer": caused.get(causes.TIMER, 0), "by_motion": caused.get(causes.EVENT, 0),
         "brownouts": ended.get("cut", 0) + ended.get("killed", 0),
         "watchdogs": ended.get("hung", 0), "crashes": ended.get("crashed", 0),

@@ -175,6 +175,6 @@ def summary(life: Life, found: Audit, wall_s: float) -> dict[str, Any]:
         "appended": found.appended, "stored": found.stored, "waiting": found.waiting,
         "dropped": found.dropped, "lost": found.lost, "duplicates": found.duplicates,
         "phantoms": found.phantoms, "differing": found.differing, "unflushed": found.unflushed,
-        "decisions": found.decisions, "accuracy": round(found.accuracy, 5),
+        "decisions": found.decisions, "accuracy": round(found.accuracy, 6),
         "broken_off": life.broken, "ok": found.ok and not life.broken.get("crashed"),
         "wall_s": round(wall_s, 2)}
