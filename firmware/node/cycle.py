@@ -132,7 +132,7 @@ class Wake:
         self.time_s = self.board.now_s()
         window = array("h", bytes(2 * settings.window * settings.channels))
         sensor, spec = self.board.sensor(settings), settings.gate
-        if self.tier == CASCADE and spec:
+        if spec:
             from node.gate import quiet
 
             rows = sensor.capture(window, spec["samples"],

@@ -11,7 +11,7 @@ SAFE = const(3)
 # How much of the cascade a mode allows
 NONE = const(0)  # neither sensor nor model is touched
 COUNT = const(1)  # wakes by motion are counted
-MAIN = const(2)  # the model on the device, the larger one if there is one
+MAIN = const(2)  # gate, and the model on the device, the larger one if there is one
 CASCADE = const(3)  # gate, main, and heavy at the gateway
 
 # mode: (tier, wakes at the slowest pace, radio by schedule, nothing gathers in retained memory)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 HOST = "x64"  # the architecture of MicroPython's unix port
 GOLDEN = 2  # vectors a class
 PACKAGES = ("cffi", "emlearn", "numpy", "scikit-learn", "scipy", "ziglang")
-STEPS = ("recipe", "data", "daphnet", "features", "train", "reference", "costs", "contract",
-         "events", "kinds", "scale", "convert", "eml", "trees", "gauss", "neighbours", "net",
-         "compile", "link", "mpy", "build")
+STEPS = ("recipe", "data", "daphnet", "features", "train", "tiers", "reference", "costs",
+         "contract", "events", "kinds", "scale", "convert", "eml", "trees", "gauss", "neighbours",
+         "net", "compile", "link", "mpy", "build")
 
 # Runs on MicroPython in the module's folder. argv: its name, windows in, answers out.
 _CLASSIFY = """
@@ -90,6 +90,7 @@ class Result:
     windows: int
     recordings: int
     accuracy: dict[str, float]  # sklearn, reference, reference_by_recording
+    gated: dict[str, float] | None  # what its gate does: tiers.measure()
     modules: list[Module]
     violations: list[str]
     warnings: list[str]
@@ -145,6 +146,7 @@ def build(model: str, archs: Iterable[str] = (HOST,), out: Path | None = None) -
     return Result(
         model=what.name, version=what.version, folder=folder, windows=meta["windows"],
         recordings=meta["recordings"], accuracy=meta["accuracy"],
+        gated=meta["tiers"]["gated"],
         modules=[Module(arch=arch, **meta["modules"][arch]) for arch in archs],
         violations=meta.get("violations", []), warnings=meta["warnings"],
         seconds=time.monotonic() - started, cached=cached)
@@ -190,7 +192,7 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
             status.update(f"[bold]{what.name}[/]: {text}")
 
         fitted = fit(what, step)
-        from outpost import contract, convert, costs
+        from outpost import contract, convert, costs, tiers
 
         dataset, test_set, x_test = fitted.dataset, fitted.test, fitted.x_test
         forest, trees, signal = fitted.model, fitted.forest, what.signal
@@ -199,6 +201,12 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
             "sklearn": float((forest.predict(x_test.astype(float)) == test_set.y).mean()),
             "reference": float((expected.chosen == test_set.y).mean()),
             "reference_by_recording": _by_recording(expected.votes, test_set)}
+        gate = tiers.fit(what, list(dataset.classes), fitted.train)
+        gated = tiers.measure(gate, test_set) if gate else None
+        warnings = list(dataset.warnings)
+        if gated and gated["wrong"]:
+            warnings.append(f"the gate decides {gated['wrong']:.2%} of the held-out windows and "
+                            "should not, as they are of another class")
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -231,9 +239,11 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                          "infer": dict(costs.forest_work(trees))},
                 "post": {"method": what.post.method, "window": what.post.window,
                          "weights": what.post.weights},
-                "tiers": what.tiers, "contract": what.contract, "accuracy": accuracy,
+                "tiers": {"gate": gate, "gated": gated, "large": what.tiers.large,
+                          "unsure": round(255 * what.tiers.unsure)},
+                "contract": what.contract, "accuracy": accuracy,
                 "windows": len(test_set.y), "recordings": len(dataset.test),
-                "warnings": dataset.warnings,
+                "warnings": warnings,
                 "golden": _golden(test_set, x_test, expected), "modules": modules}
             violations = [line.broken for line in contract.of_build(
                 what, dataset, expected.chosen, test_set,

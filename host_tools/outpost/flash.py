@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from outpost import boards, build, esp32, firmware, image, package, power, provision
+from outpost import boards, build, esp32, firmware, image, package, power, provision, tiers
 from outpost.boards import Board
 from outpost.console import console, steps
 from outpost.errors import OutpostError
@@ -124,11 +124,13 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None,
                          "models/motion has")
     from outpost.world.run import settings
 
-    told = settings(meta)
-    module = meta["modules"][board.architecture]
-    told["model"]["crc32"] = 0 if compiled_in else module["crc32"]
+    large = tiers.large(meta, [board.architecture])
+    told = settings(meta, board.architecture, large)
     content = image.model_files(built.folder, board.architecture)
+    if large:
+        content |= image.model_files(Path(large["folder"]), board.architecture)
     if compiled_in:
+        told["model"]["crc32"] = 0
         del content[f"models/{meta['name']}.mpy"]
     content |= {"settings.json": json.dumps(told).encode(),
                 "identity.json": json.dumps(

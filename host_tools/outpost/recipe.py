@@ -160,6 +160,30 @@ class Events:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """When main need not run: `label` if `channels` move by `span` counts at most over `samples`.
+
+    Without a span the training data says how little that is.
+    """
+
+    samples: int
+    channels: tuple[str, ...]
+    label: str
+    span: int | None
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """Who else decides: a gate before main, a larger model when there is no link, and the
+    gateway's heavy when winner and next are less than `unsure` of all votes apart.
+    """
+
+    gate: Gate | None = None
+    large: str | None = None
+    unsure: float = 0.0
+
+
+@dataclass(frozen=True)
 class Search:
     """What `outpost search` may choose from; None: whatever there is."""
 
@@ -180,7 +204,7 @@ class Recipe:
     features: Features
     forest: Forest
     post: Post
-    tiers: dict[str, str] = field(default_factory=dict)
+    tiers: Tiers = Tiers()
     contract: dict[str, Any] = field(default_factory=dict)
     search: Search = Search()
     estimator: Estimator | None = None
@@ -255,7 +279,7 @@ def load(file: Path) -> Recipe:
         features=_features(top.table("features"), signal),
         forest=_forest(top.table("forest", required=False)),
         post=_post(top.table("post", required=False)),
-        tiers=_tiers(top.table("tiers", required=False)),
+        tiers=_tiers(top.table("tiers", required=False), signal),
         contract=_contract(top.table("contract", required=False)),
         search=_search(top.table("search", required=False)),
         estimator=_estimator(top.table("estimator", required=False), classes),
@@ -422,10 +446,18 @@ def _post(table: _Table) -> Post:
     return post
 
 
-def _tiers(table: _Table) -> dict[str, str]:
-    tiers = {key: table.take(key, str, None) for key in ("gate", "main", "heavy")}
+def _tiers(table: _Table, signal: Signal) -> Tiers:
+    gate = None
+    if "gate" in table.values:
+        inner = table.table("gate")
+        gate = Gate(samples=inner.number("samples", int, 2, signal.window - 1),
+                    channels=inner.strings("channels", signal.names),
+                    label=inner.take("class", str), span=inner.number("span", int, 1, 65535, None))
+        inner.finish()
+    tiers = Tiers(gate=gate, large=table.take("large", str, None),
+                  unsure=table.number("unsure", float, 0.0, 1.0, 0.0))
     table.finish()
-    return {key: value for key, value in tiers.items() if value is not None}
+    return tiers
 
 
 def _contract(table: _Table) -> dict[str, Any]:

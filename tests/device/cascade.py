@@ -95,9 +95,10 @@ board.model.votes = [5, 5, 0]
 wake(board)
 assert not windows(board)
 
-# --- without a link: no gate, the larger model, and no window waits for a heavy one ---
+# --- without a link: gate and the larger model, and no window waits for a heavy one ---
 
 board = Board(gate=GATE, unsure=255, large=LARGE)
+board.value = lambda row: row * 7
 board.linked = False
 while board.state().modes.mode != DEGRADED if board.kept else True:
     wake(board)
@@ -105,9 +106,12 @@ asked, many = board.large.asked, len(windows(board))
 wake(board)
 assert board.large.asked == asked + 1 and len(windows(board)) == many
 assert board.decisions()[-1][0] == 1 and board.decisions()[-1][3] == DEGRADED << 4 | BY_LARGE
-assert board.doze_us == 64 * 80000  # still, but nothing was cut short
+board.value = 0
+wake(board)
+assert board.large.asked == asked + 1 and board.decisions()[-1][3] == DEGRADED << 4 | BY_GATE
 # and without a larger one it is main
 board = Board(gate=GATE)
+board.value = lambda row: row * 7
 board.linked = False
 while board.state().modes.mode != DEGRADED if board.kept else True:
     wake(board)

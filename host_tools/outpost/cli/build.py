@@ -64,6 +64,10 @@ def _show(result: "Result") -> None:
                       share(result.accuracy["reference"]), share(module.accuracy),
                       whole(module.disagreements), whole(module.bytes), whole(module.heap))
     stdout.print(table)
+    if result.gated:
+        stdout.print(f"gate: decides {share(result.gated['decided'])} of the windows, "
+                     f"{share(result.gated['of_its_class'])} of its class, "
+                     f"{share(result.gated['wrong'])} wrongly")
     note = "unchanged, " if result.cached else ""
     by_recording = share(result.accuracy["reference_by_recording"])
     stdout.print(f"by recording {by_recording}   {note}{result.seconds:.1f} s   {result.folder}")

@@ -272,7 +272,7 @@ def _declared(what: recipe.Recipe, dataset: data.Dataset) -> convert.Declared:
 
 
 def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]], int, set]:
-    """Return (readings with their decisions in order, gaps in the lanes, all identities)."""
+    """Return (readings with main's decisions in order, gaps in the lanes, all identities)."""
     with engine.connect() as db:
         rows = db.execute(store.records.select().order_by(
             store.records.c.lane, store.records.c.epoch, store.records.c.seq)).all()
@@ -285,7 +285,7 @@ def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]],
         if row.kind == record.READING:
             values = struct.unpack(f"<{len(row.payload) // 2}h", row.payload[1:])
             reading = values if row.payload[0] == record.FEATURES else None
-        elif row.kind == record.DECISION:
+        elif row.kind == record.DECISION and row.payload[3] & 15 != record.BY_GATE:
             pairs.append((reading or (), (row.payload[0], row.payload[1])))
     return pairs, gaps, {(row.lane, row.epoch, row.seq, bytes(row.payload)) for row in rows}
 

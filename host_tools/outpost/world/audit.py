@@ -24,7 +24,7 @@ from outpost.world.run import Plan
 from outpost.world.schedule import DAY_S
 
 GATHERED = 256  # bytes of telemetry that may wait in retained memory: node/outbox.py
-LEAST = 6 + 3  # and what a decision takes of them at least
+LEAST = 6 + 4  # and what a decision takes of them at least
 JUDGED = (record.DECISION, record.EVENT)
 LOST = (causes.BROWNOUT, causes.COLD)  # retained memory was, before these
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node.settings import Settings
-from outpost import boards, build, bytecode, data, power, provision, recipe
+from outpost import boards, build, bytecode, data, power, provision, recipe, tiers
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
 from outpost.gateway import store
@@ -82,13 +82,17 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
     dataset = data.load(recipe.load(recipe.find(model)))
     schedule = Schedule(world, seed, days, sorted({one.label for one in dataset.test}),
                         quietest(dataset.test))
-    chosen = settings(meta) | world.node | (changes or {})
+    large = tiers.large(meta, [build.HOST])
+    chosen = settings(meta, large=large) | world.node | (changes or {})
     radio = next(iter(board.costs["uplink"]))
     lock = _claim(folder)
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "node" / "models").mkdir(parents=True)
     shutil.copy(built.folder / module["file"], folder / "node" / "models")
+    if large:
+        shutil.copy(Path(large["folder"]) / large["modules"][build.HOST]["file"],
+                    folder / "node" / "models")
     (folder / "node" / "settings.json").write_text(json.dumps(chosen))
     _check_settings(folder / "node" / "settings.json", chosen)
     provision_node(folder)
@@ -154,8 +158,12 @@ def _claim(folder: Path) -> TextIO:
     return lock
 
 
-def settings(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a node that carries the model of which `meta` is the model.json."""
+def settings(meta: dict[str, Any], arch: str = build.HOST, large: dict[str, Any] | None = None
+             ) -> dict[str, Any]:
+    """Return the settings of a node that carries the model of which `meta` is the model.json.
+
+    `large` is that of the model which stands in for it without a link, if there is one.
+    """
     return {
         "version": 1,
         "window": meta["window"], "channels": len(meta["channels"]),
@@ -163,11 +171,16 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
         "awake_ms": round(1e3 * meta["window"] / meta["rate_hz"]) + 15000,
         "post": meta["post"]["weights"],
         "reading": list(range(min(READING, len(meta["features"])))),
-        "model": {"name": meta["name"], "of": meta["name"], "version": meta["version"],
-                  "crc32": meta["modules"][build.HOST]["crc32"],
-                  "abi": meta["abi"], "window": meta["window"],
-                  "channels": len(meta["channels"]), "features": len(meta["features"]),
-                  "classes": len(meta["classes"])}}
+        "model": _shape(meta, arch), "large": _shape(large, arch) if large else None,
+        "gate": meta["tiers"]["gate"], "unsure": meta["tiers"]["unsure"]}
+
+
+def _shape(meta: dict[str, Any], arch: str) -> dict[str, Any]:
+    """Return what settings say of a model: which it is, and what its module must be."""
+    return {"name": meta["name"], "of": meta["name"], "version": meta["version"],
+            "crc32": meta["modules"][arch]["crc32"], "abi": meta["abi"],
+            "window": meta["window"], "channels": len(meta["channels"]),
+            "features": len(meta["features"]), "classes": len(meta["classes"])}
 
 
 def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
