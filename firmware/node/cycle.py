@@ -270,7 +270,7 @@ class Wake:
         state, bad = self.state, 1 << record.MODEL_REFUSED | 1 << record.STAGE_FAILED
         if self.seen & bad:
             self._undo(_FAILED)
-        elif (self.model and self.decision is not None
+        elif (self.model and self.by == record.BY_MAIN and self.decision is not None
                 and not self.seen & 1 << record.FLASH_FAILED):
             state.trial += 1
             if state.trial >= self.settings.trial:
