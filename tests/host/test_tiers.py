@@ -37,7 +37,7 @@ def made(spans_by_class):
         x.append(window)
         y.append(label)
     count = np.arange(len(y))
-    return Windows(np.stack(x), np.array(y), count)
+    return Windows(np.stack(x), np.array(y), count, np.zeros_like(count))
 
 
 def with_gate(what, **changes):

@@ -20,7 +20,18 @@ import numpy as np
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import record
 from node.ring import Ring
-from outpost import build, convert, data, features, firmware, power, provision, recipe, train
+from outpost import (
+    build,
+    convert,
+    data,
+    features,
+    firmware,
+    power,
+    provision,
+    recipe,
+    tiers,
+    train,
+)
 from outpost.boards import load as load_board
 from outpost.console import steps
 from outpost.emulator import SECOND_US, Emulator, EmulatorError
@@ -224,7 +235,7 @@ def _judge(mission: Mission, engine: Any, what: recipe.Recipe, dataset: data.Dat
     x = features.compute(what, np.stack([window for _, window in truth]))
     answers = _declared(what, dataset).answer(x)
     votes, chosen = answers.votes, answers.chosen
-    pairs, gaps, stored = _stored(engine)
+    pairs, gated, gaps, stored = _stored(engine)
     at = disagreements = lost = unflushed = 0
 
     def skipped(first: int, after: int) -> None:
@@ -248,7 +259,12 @@ def _judge(mission: Mission, engine: Any, what: recipe.Recipe, dataset: data.Dat
         expected = int(votes[match][chosen[match]]) * 255 // int(votes[match].sum())
         disagreements += decision != chosen[match] or share != expected
     skipped(at, len(truth))
-    return {"windows": len(truth), "decisions": len(pairs), "disagreements": int(disagreements),
+    gate = tiers.fit(what, list(dataset.classes), _training(what, dataset))
+    still = sum(_still(words, gate, what) for _, words in mission.windows) if gate else 0
+    disagreements += max(0, len(gated) - still)
+    disagreements += sum(gate is None or label != gate["class"] for label in gated)
+    return {"windows": len(truth) + still, "decisions": len(pairs) + len(gated),
+            "gated": len(gated), "disagreements": int(disagreements),
             "lost": lost + gaps + _unreported(image, stored), "unflushed": unflushed,
             "stored": len(stored)}
 
@@ -263,20 +279,37 @@ def _window(words: list[list[int]], what: recipe.Recipe) -> np.ndarray | None:
     return np.hstack([np.array(accel, np.int16), np.array(gyro, np.int16)])
 
 
+def _still(words: list[list[int]], gate: dict[str, Any], what: recipe.Recipe) -> bool:
+    """Return whether a capture ended early, and what was read of it bears the gate out."""
+    rows = [word[1:] for word in words if word[0] == ACCEL]
+    if not gate["samples"] <= len(rows) < what.signal.window:
+        return False
+    window = np.zeros((1, len(rows), 6), np.int16)
+    window[0, :, :3] = rows
+    return bool(tiers.quiet(gate, window)[0])
+
+
+def _training(what: recipe.Recipe, dataset: data.Dataset) -> data.Windows:
+    """Return the windows that the recipe trains on."""
+    return data.windows(dataset.train, dataset.classes, what.signal.window, what.signal.hop)
+
+
 def _declared(what: recipe.Recipe, dataset: data.Dataset) -> convert.Declared:
     """Train the recipe's forest anew and return its declared integer reference."""
-    signal = what.signal
-    part = data.windows(dataset.train, dataset.classes, signal.window, signal.hop)
+    part = _training(what, dataset)
     model = train.model(what, dataset.classes, features.compute(what, part.x), part.y)
     return convert.declare(what, model)
 
 
-def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]], int, set]:
-    """Return (readings with main's decisions in order, gaps in the lanes, all identities)."""
+def _stored(engine: Any
+            ) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]], list[int], int, set]:
+    """Return (readings with main's decisions in order, the gate's, gaps in the lanes, all
+    identities).
+    """
     with engine.connect() as db:
         rows = db.execute(store.records.select().order_by(
             store.records.c.lane, store.records.c.epoch, store.records.c.seq)).all()
-    pairs, gaps, reading, before = [], 0, None, None
+    pairs, gated, gaps, reading, before = [], [], 0, None, None
     for row in rows:
         here = (row.lane, row.epoch)
         if before and before[0] == here:
@@ -285,9 +318,11 @@ def _stored(engine: Any) -> tuple[list[tuple[tuple[int, ...], tuple[int, int]]],
         if row.kind == record.READING:
             values = struct.unpack(f"<{len(row.payload) // 2}h", row.payload[1:])
             reading = values if row.payload[0] == record.FEATURES else None
-        elif row.kind == record.DECISION and row.payload[3] & 15 != record.BY_GATE:
+        elif row.kind == record.DECISION and row.payload[3] & 15 == record.BY_GATE:
+            gated.append(row.payload[0])
+        elif row.kind == record.DECISION:
             pairs.append((reading or (), (row.payload[0], row.payload[1])))
-    return pairs, gaps, {(row.lane, row.epoch, row.seq, bytes(row.payload)) for row in rows}
+    return pairs, gated, gaps, {(row.lane, row.epoch, row.seq, bytes(row.payload)) for row in rows}
 
 
 class _Image:
