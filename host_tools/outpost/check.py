@@ -7,17 +7,18 @@ says so.
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from outpost import boards, build, contract, convert, costs, recipe
+from outpost import boards, build, contract, convert, costs, drift, honesty, recipe
 from outpost import measure as machines
 from outpost.boards import Battery, Board
 from outpost.console import steps
 from outpost.contract import EMULATED, MODELLED, Line
+from outpost.drift import Drift
 from outpost.errors import OutpostError
 from outpost.recipe import Recipe
 
@@ -40,6 +41,7 @@ class Checked:
     lines: list[Line]
     fitted: build.Fitted
     sizes: dict[str, int]  # bytes of the module, and of what it is made of
+    drift: Drift | None = None
 
     @property
     def ok(self) -> bool:
@@ -54,14 +56,18 @@ class Checked:
     def json(self) -> dict[str, Any]:
         """Return the object of `--json`."""
         return {"model": self.what.name, "board": self.board.name, "battery": self.battery.key,
-                "lines": [line.json() for line in self.lines], "ok": self.ok}
+                "lines": [line.json() for line in self.lines], "ok": self.ok,
+                "data": asdict(honesty.splits(self.fitted)),
+                "drift": None if self.drift is None else asdict(self.drift)}
 
 
-def check(model: str, board_name: str, battery: str = BATTERY, fetch: bool = False) -> Checked:
+def check(model: str, board_name: str, battery: str = BATTERY, fetch: bool = False,
+          pulled: Path | None = None, world: str | None = None, days: float = 7) -> Checked:
     """Train a model, compile it for a board and hold it against its contract.
 
-    With `fetch`, machines to measure on are built if they are not there yet. Raises OutpostError
-    if the model can't be built; a broken contract is in the result.
+    With `fetch`, machines to measure on are built if they are not there yet. Windows in `pulled`
+    are held against the training windows; in `world` the node lives so many days. Raises
+    OutpostError if the model can't be built; a broken contract is in the result.
     """
     what = recipe.load(recipe.find(model))
     board = boards.load(board_name)
@@ -94,10 +100,28 @@ def check(model: str, board_name: str, battery: str = BATTERY, fetch: bool = Fal
     lines += contract.of_events(what, fitted.dataset.classes, fitted.dataset.test,
                                 expected.chosen, fitted.test)
     lines += measured
+    found = drift.of_folder(what, pulled, fitted) if pulled else None
+    if found is not None:
+        lines.append(drift.line(what, found))
+    if world is not None:
+        lines += _lived(model, board, world, battery, days)
     lines += _modelled(what, board, cells[battery], fitted, {line.name for line in lines})
     order = list(contract.TERMS)
     lines.sort(key=lambda line: order.index(line.name))
-    return Checked(what, board, cells[battery], lines, fitted, sizes)
+    return Checked(what, board, cells[battery], lines, fitted, sizes, found)
+
+
+def _lived(model: str, board: Board, world: str, battery: str, days: float) -> list[Line]:
+    """Let the firmware live in a world, and return the lines that decides."""
+    from outpost import simulate
+    from outpost.paths import BUILD
+    from outpost.world import scenario
+
+    case = simulate.Case(world, model, board, scenario.load(world), battery)
+    (outcome,) = simulate.live([case], BUILD / "check" / f"{board.name}-{world}", days, 1)
+    if not outcome.told["ok"]:
+        raise CheckError(f"{model} in {world}: records don't add up; see {outcome.plan.folder}")
+    return simulate.lines(outcome)
 
 
 def _fetch(board: Board) -> None:
@@ -198,7 +222,9 @@ def _modelled(what: Recipe, board: Board, battery: Battery, fitted: build.Fitted
     yield Line("energy_uj", contract.demand(what, "energy_uj"), costs.wake_uj(phases), MODELLED,
                f"[power] and [costs] of {table}, at the battery, no uplink; "
                f"{100 * first.uj / costs.wake_uj(phases):.0f} % of it: {first.name}")
-    yield Line("life_days", contract.demand(what, "life_days"),
+    if "life_days" in there:
+        return
+    yield Line("life_days", contract.demand(what, "life_days", board.name),
                costs.life_days(board, battery, phases), MODELLED,
                f"{battery.name}, a wake every {costs.WAKE_S} s, uplink every {costs.UPLINK_S} s")
 

@@ -36,6 +36,7 @@ TERMS = {
     "detected": Term("events seen", "share", least=True),
     "false_alarms_per_hour": Term("false alarms", "/h"),
     "delay_s": Term("  median delay", "s"),
+    "drift": Term("drift", "PSI"),
     "bytes": Term("module", "B"),
     "heap": Term("heap", "B"),
     "heap_peak": Term("  loading", "B"),

@@ -34,6 +34,7 @@ BASIC_MOTIONS = "aeon/datasets/data/BasicMotions/BasicMotions_{part}.ts"
 BASIC_MOTIONS_HZ = 10.0
 DAPHNET = "aeon/datasets/data/Daphnet_S06R02E0/S06R02E0.csv"
 
+SHARED = 16  # samples in a row that two recordings don't share by chance
 UNEVEN = 0.5  # of an interval: by how much one between samples may differ from the median
 SAME_RATE = 0.05  # relative: by how much the rates of two files may differ
 
@@ -124,7 +125,7 @@ def load(recipe: Recipe) -> Dataset:
     try:
         recordings = _to_sensor(recordings, recipe.signal, warnings)
         train, test = split(recordings, recipe.data.test, recipe.data.seed)
-        check_leakage(train, test)
+        check_leakage(train, test, recipe.signal.window)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     return Dataset(classes, train, test, warnings)
@@ -132,6 +133,16 @@ def load(recipe: Recipe) -> Dataset:
 
 def _classes(recordings: list[Recording]) -> tuple[str, ...]:
     return tuple(sorted(set().union(*(recording.all_labels for recording in recordings))))
+
+
+def pulled(recipe: Recipe, folder: Path) -> list[Recording]:
+    """Read recordings from a node, as `outpost pull` writes them, in sensor counts.
+
+    Raises DataError naming the file and line when they can't be used.
+    """
+    source = replace(recipe.data, source=None, path=folder, rate_hz=None)
+    recordings = list(_folder(replace(recipe, data=source, events=None)))
+    return _to_sensor(recordings, recipe.signal, [])
 
 
 def fingerprint(recipe: Recipe) -> list[tuple[str, str]]:
@@ -275,9 +286,10 @@ def _folder(recipe: Recipe) -> Iterator[Recording]:
 
 
 def _csv(path: Path, recipe: Recipe) -> Iterator[Recording]:
-    """Read `time_ms,<channel>…[,label]`; the label is else the file's name up to the first _.
+    """Read `time_ms,<channel>…[,label][,subject]`; else the label is in the file's name.
 
-    A file whose label changes is several recordings, which stay on one side of a split.
+    A file whose label changes is several recordings, which stay on one side of a split, and so do
+    all of a subject.
     """
     try:
         reader = csv.reader(io.StringIO(path.read_text("utf-8-sig")))
@@ -316,20 +328,27 @@ def _csv(path: Path, recipe: Recipe) -> Iterator[Recording]:
         labels = [row[header.index("label")].strip() for row in table]
     if "" in labels:
         raise DataError(f"{path} line {lines[labels.index('')]}: the label is empty")
+    group = path.name
+    if "subject" in header:
+        subjects = {row[header.index("subject")].strip() for row in table}
+        if len(subjects) != 1 or "" in subjects:
+            raise DataError(f"{path}: subjects {', '.join(sorted(map(repr, subjects)))} in one "
+                            "file; a recording is of one")
+        group = f"subject {subjects.pop()}"
     if recipe.events is not None:  # what changes within a file is what it is about
         name = Counter(labels).most_common(1)[0][0]
-        yield Recording(path.name, name, values[:, 1:], rate, path.name, labels=np.array(labels))
+        yield Recording(path.name, name, values[:, 1:], rate, group, labels=np.array(labels))
         return
     starts = [i for i in range(len(labels)) if i == 0 or labels[i] != labels[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
         name = path.name
         if len(starts) > 1:
             name += f" lines {lines[start]}-{lines[end - 1]}"
-        yield Recording(name, labels[start], values[start:end, 1:], rate, path.name)
+        yield Recording(name, labels[start], values[start:end, 1:], rate, group)
 
 
 def _check_header(path: Path, header: list[str], names: tuple[str, ...]) -> None:
-    wanted = ["time_ms", *names] + ["label"] * ("label" in header)
+    wanted = ["time_ms", *names, *(name for name in ("label", "subject") if name in header)]
     if sorted(header) != sorted(wanted):
         faults = (("missing", [name for name in wanted if name not in header]),
                   ("not in model.toml", [name for name in header if name not in wanted]),
@@ -337,7 +356,7 @@ def _check_header(path: Path, header: list[str], names: tuple[str, ...]) -> None
         told = [f"{fault}: {', '.join(ascii(name[:32]) for name in which[:8])}"
                 for fault, which in faults if which]
         raise DataError(f"{path} line 1: wrong columns, {'; '.join(told)}. Expected time_ms,"
-                        f"{','.join(names)} and perhaps label")
+                        f"{','.join(names)} and perhaps label, subject")
     if "label" not in header and "_" not in path.name:
         raise DataError(f"{path} line 1: no label: add a label column, or put the label into the "
                         "file's name before a _ (walk_01.csv)")
@@ -371,6 +390,7 @@ def _npz(path: Path, recipe: Recipe) -> Iterator[Recording]:
                 raise DataError(f"{path}: no array {', '.join(absent)}; it must hold X "
                                 "(recordings × channels × samples) and y")
             x, y = archive["X"], archive["y"]
+            subjects = archive.get("subject")
             rate = float(archive["rate_hz"]) if "rate_hz" in archive else recipe.data.rate_hz
     except (ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
         raise DataError(f"{path}: not an .npz file of plain arrays, as numpy.savez(X=…, y=…) "
@@ -378,6 +398,8 @@ def _npz(path: Path, recipe: Recipe) -> Iterator[Recording]:
     if x.ndim != 3 or x.shape[1] != len(names) or y.shape != x.shape[:1]:
         raise DataError(f"{path}: X is {x.shape} and y {y.shape}; X must be (recordings, "
                         f"{len(names)} channels: {', '.join(names)}; samples), y (recordings,)")
+    if subjects is not None and subjects.shape != y.shape:
+        raise DataError(f"{path}: subject is {subjects.shape}; it must be as y, {y.shape}")
     if x.dtype.kind not in "iuf":
         raise DataError(f"{path}: X is of type {x.dtype}; it must be numbers")
     if rate is None and recipe.signal.rate_hz is not None:
@@ -391,7 +413,8 @@ def _npz(path: Path, recipe: Recipe) -> Iterator[Recording]:
                         f"{x[recording, channel, sample]}, not a number")
     for i, (samples, label) in enumerate(zip(x, y, strict=True)):
         name = f"{path.name} recording {i}"
-        yield Recording(name, str(label), samples.T.astype(float), rate, name)
+        group = name if subjects is None else f"subject {subjects[i]}"
+        yield Recording(name, str(label), samples.T.astype(float), rate, group)
 
 
 # -- to sensor counts ------------------------------------------------------------------------
@@ -492,8 +515,12 @@ def split(recordings: list[Recording], share: float, seed: int
     return train, test
 
 
-def check_leakage(train: list[Recording], test: list[Recording]) -> None:
-    """Raise DataError if a group is on both sides of a split, or a recording under two names."""
+def check_leakage(train: list[Recording], test: list[Recording], window: int = SHARED) -> None:
+    """Raise DataError if a group is on both sides of a split, or the same samples are.
+
+    A recording may be there under two names, or two recordings may overlap: any stretch of a
+    window (at least 16 samples) of one in the other is found if they share two of them.
+    """
     both = {recording.group for recording in train} & {recording.group for recording in test}
     if both:
         raise DataError(f"{min(both)} is in both the training and the test split")
@@ -504,6 +531,25 @@ def check_leakage(train: list[Recording], test: list[Recording]) -> None:
         twin = seen.get(recording.samples.tobytes())
         if twin is not None:
             raise DataError(f"{recording.name} (test) and {twin} (train) are the same recording")
+    size = max(window, SHARED)
+    stretches = {stretch: (one, at) for one in test for at, stretch in _stretches(one, size, size)}
+    for recording in train:
+        for at, stretch in _stretches(recording, size, 1):
+            if stretch in stretches:
+                other, there = stretches[stretch]
+                raise DataError(f"{other.name} (test) and {recording.name} (train) overlap: "
+                                f"samples {there} to {there + size - 1} of the one are samples "
+                                f"{at} to {at + size - 1} of the other")
+
+
+def _stretches(recording: Recording, size: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, hash) of stretches of `size` samples, except those in which nothing moves."""
+    samples = np.ascontiguousarray(recording.samples)
+    moves = np.concatenate([[0], np.cumsum((np.diff(samples, axis=0) != 0).any(axis=1))])
+    row, raw = samples[0].nbytes, samples.tobytes()
+    for at in range(0, len(samples) - size + 1, step):
+        if 2 * (moves[at + size - 1] - moves[at]) > size:
+            yield at, hash(raw[at * row:(at + size) * row])
 
 
 def windows(recordings: list[Recording], classes: tuple[str, ...], window: int, hop: int

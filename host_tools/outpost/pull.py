@@ -87,6 +87,21 @@ def pull(port: str, model: str, database: Path | None = None, recordings: Path |
     return Pulled(int(node), count, database, written)
 
 
+def drift_of(got: Pulled, model: str) -> str | None:
+    """Return a warning if the windows in the folder no longer look like the model's own.
+
+    None also when there are too few of them to tell; `outpost check --drift` says more.
+    """
+    if not got.recordings:
+        return None
+    from outpost import drift
+
+    folder = got.recordings[0].parent
+    if len(list(folder.glob("*.csv"))) < drift.LEAST:
+        return None
+    return drift.of_folder(recipe.load(recipe.find(model)), folder).warning
+
+
 def _lines(repl: Repl, code: str, port: str) -> list[str]:
     lines = repl.run(code, timeout_s=120).strip().splitlines()
     if not lines or lines[-1] != "end":

@@ -37,7 +37,7 @@ FORMS = ("fast", "compact")
 POST_METHODS = ("majority", "decay")
 CONTRACT_KEYS = ("accuracy", "worst_class", "bytes", "heap", "heap_peak", "instructions",
                  "latency_us", "awake_ms", "energy_uj", "life_days", "awake_p99_ms",
-                 "joules_per_day", "detected", "false_alarms_per_hour", "delay_s")
+                 "joules_per_day", "detected", "false_alarms_per_hour", "delay_s", "drift")
 SHARES = ("accuracy", "worst_class", "detected")
 BY_NAME = ("bytes", "life_days", "awake_p99_ms", "joules_per_day")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -333,9 +333,9 @@ def _signal(table: _Table) -> Signal:
 
 def _channel(columns: _Table, name: str, accel: int | None, gyro: int | None) -> Channel:
     """Read `name = "unit"` of a known sensor, or `name = { unit = "V", lsb = 0.001 }`."""
-    if not NAME.fullmatch(name) or name in ("time_ms", "label"):
+    if not NAME.fullmatch(name) or name in ("time_ms", "label", "subject"):
         raise columns.fail(name, "is not a name for a channel; allowed: small letters, digits and "
-                                 "_, at most 32, a letter first, not time_ms or label")
+                                 "_, at most 32, a letter first, not time_ms, label or subject")
     if isinstance(columns.values[name], dict):
         table = columns.table(name)
         unit = table.take("unit", str)

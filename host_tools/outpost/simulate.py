@@ -121,15 +121,23 @@ def budget(outcome: Outcome) -> list[contract.Line]:
 
     Raises SimulateError if the contract has none of them for this board.
     """
+    found = lines(outcome)
+    if all(line.demanded is None for line in found):
+        file = recipe.find(outcome.case.model)
+        names = ", ".join(line.name for line in found)
+        raise SimulateError(f"{file}: [contract] has none of {names} for "
+                            f"{outcome.plan.board.name}, so there is no budget to check; "
+                            "docs/power.md tells how to write one")
+    return found
+
+
+def lines(outcome: Outcome) -> list[contract.Line]:
+    """Return life, time awake and joules a day of a simulation, beside what is demanded."""
     what = recipe.load(recipe.find(outcome.case.model))
     told, board = outcome.told, outcome.plan.board.name
     got = {"life_days": told["life_days"], "joules_per_day": told["joules_per_day"],
            "awake_p99_ms": told["latency_us"]["awake"]["p99"] / 1e3}
     how = (f"{told['days']:g} days of {told['world']} on {board}, {outcome.plan.battery.name}: "
            "the board file's figures")
-    lines = [contract.Line(name, contract.demand(what, name, board), value, contract.MODELLED, how)
-             for name, value in got.items()]
-    if all(line.demanded is None for line in lines):
-        raise SimulateError(f"{what.file}: [contract] has none of {', '.join(got)} for {board}, "
-                            "so there is no budget to check; docs/power.md tells how to write one")
-    return lines
+    return [contract.Line(name, contract.demand(what, name, board), value, contract.MODELLED, how)
+            for name, value in got.items()]

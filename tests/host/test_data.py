@@ -360,3 +360,57 @@ def test_leakage_is_refused():
     train, test = recordings({"a": "XY", "b": "X"}), recordings({"b": "Y"})
     with pytest.raises(DataError, match="b is in both the training and the test split"):
         data.check_leakage(train, test)
+
+
+def stretch(name, start, length, source, rate_hz=50.0):
+    return Recording(name, "X", source[start:start + length], rate_hz, name)
+
+
+def test_recordings_that_overlap_are_refused_wherever_the_cut_is():
+    source = np.random.default_rng(3).integers(-99, 99, (400, 2)).astype(np.int16)
+    for cut in (0, 7, 33, 150):
+        train, test = [stretch("a", 0, 200, source)], [stretch("b", cut + 10, 200, source)]
+        with pytest.raises(DataError, match=r"b \(test\) and a \(train\) overlap: samples \d+ to"):
+            data.check_leakage(train, test, 20)
+    data.check_leakage([stretch("a", 0, 200, source)], [stretch("b", 200, 200, source)], 20)
+
+
+def test_a_sensor_at_rest_is_no_leak():
+    """Constant stretches are alike everywhere; that is not the same recording."""
+    still = np.zeros((300, 2), np.int16)
+    still[::40] = 3
+    train, test = [stretch("a", 0, 150, still)], [stretch("b", 150, 140, still)]
+    data.check_leakage(train, test, 20)
+    data.check_leakage([stretch("a", 0, 9, still)], [stretch("b", 0, 7, still)], 20)  # short
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_a_subjects_recordings_stay_on_one_side(folder, kind):
+    rng = np.random.default_rng(0)
+    for path in (folder / "rec").glob("*.csv"):
+        path.unlink()
+    x, y, subjects = [], [], []
+    for k in range(12):
+        for label in ("walk", "rest"):
+            values = rng.normal(0, 99, (2, 60))
+            x, y, subjects = [*x, values], [*y, label], [*subjects, f"p{k % 4}"]
+            if kind == "csv":
+                lines = [f"{20 * i},{a:.2f},{b / 1000:.5f},p{k % 4}"
+                         for i, (a, b) in enumerate(values.T)]
+                (folder / "rec" / f"{label}_{k}.csv").write_text(
+                    "time_ms,x,y,subject\n" + "\n".join(lines) + "\n")
+    if kind == "npz":
+        np.savez(folder / "rec" / "all.npz", X=x, y=y, subject=subjects, rate_hz=50.0)
+    dataset = load(folder)
+    sides = [{one.group for one in part} for part in (dataset.train, dataset.test)]
+    assert len(dataset.train) + len(dataset.test) == 24
+    assert sides[0] | sides[1] == {f"subject p{k}" for k in range(4)} and not sides[0] & sides[1]
+
+
+def test_a_file_of_two_subjects_is_refused(folder):
+    path = folder / "rec" / "walk_0.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",subject", *(line + f",p{i > 9}" for i, line in
+                                                        enumerate(lines[1:]))]) + "\n")
+    with pytest.raises(DataError, match="walk_0.csv: subjects 'pFalse', 'pTrue' in one file"):
+        load(folder)

@@ -1,5 +1,6 @@
 """`outpost check`: a model against its contract on a board, line by line."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,11 @@ def check(
     battery: Annotated[str, typer.Option(help="a key of boards/batteries.toml")] = "li-ion-18650",
     fetch: Annotated[bool, typer.Option(
         "--fetch", help="build the machines to measure on, if they are not there yet")] = False,
+    world: Annotated[str | None, typer.Option(
+        help="let the node live in a world: life, joules a day, time awake")] = None,
+    days: Annotated[float, typer.Option(min=0.05, help="virtual days there")] = 7,
+    drift: Annotated[Path | None, typer.Option(
+        help="recordings of `outpost pull`, to hold against the training windows")] = None,
     explain: Annotated[bool, typer.Option(
         "--explain", help="what costs what, also if nothing is broken")] = False,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
@@ -33,7 +39,7 @@ def check(
     from outpost import explain as explaining
     from outpost.console import console, print_json
 
-    checked = checking.check(model, board, battery, fetch)
+    checked = checking.check(model, board, battery, fetch, drift, world, days)
     remedies = explaining.remedies(checked)
     if json:
         print_json({**checked.json(), "remedies": remedies, "sizes": checked.sizes,
@@ -41,6 +47,7 @@ def check(
                     "trees": [asdict(one) for one in explaining.trees(checked)]})
     else:
         _show(checked)
+        _show_data(checked)
         if explain or not checked.ok:
             _explain(checked)
         for remedy in remedies:
@@ -78,6 +85,39 @@ def _show(checked: "Checked") -> None:
     for line in checked.lines:
         where = f" ({line.where})" if line.where else ""
         stdout.print(f"[dim]{line.name}{escape(where)}: {escape(line.how)}[/]")
+
+
+def _show_data(checked: "Checked") -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from outpost import honesty
+    from outpost.console import console, stdout
+
+    splits = honesty.splits(checked.fitted)
+    table = Table("class", title=f"data, split {splits.by}; nothing of one side is on the other",
+                  title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("trained on", "windows", "held out", "windows"):
+        table.add_column(column, justify="right")
+    for one in splits.classes:
+        table.add_row(escape(one.label), str(one.groups_train), f"{one.windows_train:,}",
+                      str(one.groups_test), f"{one.windows_test:,}")
+    stdout.print(table)
+    if checked.drift is not None:
+        table = Table("feature", title=f"drift of {checked.drift.windows} windows; seen as "
+                      + ", ".join(f"{label} {100 * share:.0f} %"
+                                  for label, share in checked.drift.mix.items()),
+                      title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("PSI", "allowed"):
+            table.add_column(column, justify="right")
+        for feature in checked.drift.features[:12]:
+            table.add_row(feature.name, f"{feature.psi:.2f}", f"{feature.limit:.2f}",
+                          style="red" if feature.drifted else "")
+        stdout.print(table)
+    for warning in [*checked.fitted.dataset.warnings, *splits.warnings,
+                    *filter(None, [checked.drift and checked.drift.warning])]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
 
 def _explain(checked: "Checked") -> None:

@@ -22,15 +22,20 @@ def pull(
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
 ) -> None:
     """Fetch records into SQLite, and captured windows as recordings to train on."""
+    from rich.markup import escape
+
     from outpost import pull as pulling
-    from outpost.console import print_json, stdout
+    from outpost.console import console, print_json, stdout
     from outpost.repl import CATCH_S, find_port_of
 
     got = pulling.pull(port or find_port_of(board), model, database, recordings, clear,
                        None if wait else CATCH_S)
+    drifted = pulling.drift_of(got, model)
+    if drifted:
+        console.print(f"[yellow]warning:[/] {escape(drifted)}", soft_wrap=True)
     if json:
         print_json({"node": got.node, "records": got.records, "database": str(got.database),
-                    "recordings": [str(path) for path in got.recordings]})
+                    "recordings": [str(path) for path in got.recordings], "drift": drifted})
         return
     stdout.print(f"node {got.node}: {got.records:,} records in {got.database}", soft_wrap=True)
     if got.recordings:
