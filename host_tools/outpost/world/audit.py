@@ -165,7 +165,7 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[i
         elif seq > ring.acked:
             waiting += 1
             yield kind, time_s, bytes(payload)
-    if ring._tail == ring.sector_size:  # the next record would open one
+    if sector != ring._ordinal or ring._tail == ring.sector_size:
         skipped += sum(number not in rows for number in range(before + 1, given + 1))
     appended = given - skipped
     result.appended += appended
