@@ -10,6 +10,7 @@ from node.sector import (
     BLANK,
     ERASED,
     HEAD,
+    JUMPS,
     JUNK,
     MARK,
     OVER,
@@ -24,6 +25,10 @@ from node.sector import (
 )
 
 _TRIES = const(8)  # sectors in a row that may turn out bad in one append
+_PERHAPS = const(1)  # a sector newer than the newest found may be lost
+_LOST = const(2)  # the same, though every sector has been looked at
+_AGAIN = const(3)  # so look at every sector
+_GONE = const(16)  # sectors whose sequences a jump passes over
 _NEVER = const(0xFFFFFFFF)  # an ordinal or sequence that is not reached
 
 _head = bytearray(HEAD)  # of the sector a search believes to be the active one
@@ -70,37 +75,44 @@ class Ring(Sectors):
     def _warm(self, saved):
         epoch, ordinal, next_seq, acked, dropped, seed, tail, last, last_seq, flags = saved
         following = flags >> 2
-        index = ordinal % self.sectors
+        found = self.load(following % self.sectors)
+        marked = found == ERASED and unpack_from("<I", seen)[0] == following
+        if found >= following or (found == ERASED or flags & 1) and not marked:
+            return False  # it has been opened since
         near = ordinal == _NEVER or tail + self.page > self.sector_size
-        if near:  # then the next sector may have been opened since
-            if self.load(following % self.sectors) >= following:
+        if near and (found == JUNK or found == BLANK and following >= self.sectors):
+            return False  # or that may be
+        index = ordinal % self.sectors
+        if ordinal == _NEVER:
+            if found >= 0 or self.load((following + 1) % self.sectors) != BLANK:
                 return False
-        elif self.load(index) != ordinal or unpack_from("<I", seen, HEAD - 4)[0] != seed:
-            return False
-        if ordinal != _NEVER:
-            stop = min(tail + WARM, self.sector_size)
-            start = last if last and stop - last <= len(seen) else tail
-            if near and start == tail or not self.read(index, start, stop - start):
+            ordinal = -1
+        elif tail == self.sector_size:
+            if (self.load(index) != ordinal or unpack_from("<I", seen, HEAD - 4)[0] != seed
+                    or seen[JUMPS] != 0xFF or seen[TROUBLE] != 0xFF):
                 return False
-            if start != tail and self.valid(0, seed, last_seq) != last_seq:
+        else:
+            size = min(tail + WARM, self.sector_size) - last
+            if not last or size > len(seen) or not self.read(index, last, size):
                 return False
-            if seen_view[tail - start:stop - start] != b"\xff" * (stop - tail):
+            if self.valid(0, seed, last_seq) != last_seq or not self.is_blank(tail - last, size):
                 return False
-            self._ordinal = ordinal
         self.epoch, self.next_seq, self.acked, self.dropped = epoch, next_seq, acked, dropped
-        self._seed, self._tail, self._last, self._last_seq = seed, tail, last, last_seq
+        self._ordinal, self._seed = ordinal, seed
+        self._tail, self._last, self._last_seq = tail, last, last_seq
         self._next, self._ready = following, bool(flags & 1)
         self._troubled = self.sectors if flags & 2 else 0
         return True
 
-    def _cold(self):
-        ordinal, lost = self._search()
+    def _cold(self, thorough=False):
+        ordinal, lost = self._scan() if thorough else self._search()
         if ordinal < 0:
             self._forget(self.random32() if self.random32 else 1)
             return
         (self._ordinal, self.dropped, _, _, _, self.epoch, self.next_seq, self.acked,
          self._seed) = unpack_from("<IIIIIIIII", _head)
         self._tail, self._next = HEAD, ordinal + 1
+        self._last = self._last_seq = 0
         held = 0  # the last page of records, kept as they were when their CRC was checked
         doubts = []  # (position, size) of bad records that others follow
         for seq, kind, at, pos, size, bad in self.walk(ordinal % self.sectors, self._seed,
@@ -120,7 +132,8 @@ class Ring(Sectors):
             out_view[BASE + held:BASE + held + size] = seen_view[at:at + size]
             held += size
             self._last, self._last_seq, self._tail = pos, seq, pos + size
-        self._recover(held, doubts, lost)
+        if self._recover(held, doubts, lost) == _AGAIN:
+            self._cold(True)
 
     def _search(self):
         # Sector i of the current lap has ordinal base + i; later sectors are a lap behind.
@@ -143,28 +156,34 @@ class Ring(Sectors):
                 _head[:] = seen_view[:HEAD]
             else:
                 high, beyond = middle, found
-                sure = (found == base + middle - n or found == ERASED or found == JUNK
-                        or found == BLANK and base == 0)
-        if sure:  # a damaged sector can hide those after it: look past the next
-            ahead = base + low + 2
+                sure = (found == base + middle - n or found == JUNK or found == BLANK and base == 0
+                        or found == ERASED and unpack_from("<I", seen)[0] == base + middle)
+        if sure and not self._troubled:
+            if beyond != JUNK:
+                return base + low, beyond == BLANK and _PERHAPS
+            ahead = base + low + 2  # a damaged sector can hide those after it
             found = self._look(ahead % n)
             if (found == ahead - n or found == BLANK and ahead < n) and not self._troubled:
-                return base + low, beyond == JUNK or beyond == BLANK
+                return base + low, _PERHAPS
+        return self._scan()
+
+    def _scan(self):
+        # The same by a look at every sector.
         best = -1
-        for index in range(n):
+        for index in range(self.sectors):
             found = self._look(index)
             if found > best:
                 best = found
                 _head[:] = seen_view[:HEAD]
-        beyond = self.load((best + 1) % n)
-        return best, self._troubled > 0 or beyond == JUNK or beyond == BLANK
+        beyond = self._look((best + 1) % self.sectors)
+        return best, (self._troubled or beyond == JUNK or beyond == BLANK) and _LOST
 
     def _look(self, index):
         found = self.load(index)
         if found >= 0 and seen[TROUBLE] != 0xFF:
             self._troubled = self.sectors
         if found == ERASED:
-            self._mark = max(self._mark, unpack_from("<III", seen))
+            self._mark = unpack_from("<III", seen)
         return found
 
     def _recover(self, held, doubts, lost):
@@ -189,12 +208,15 @@ class Ring(Sectors):
                 break
             spot = resume
         near = spot + self.page > self.sector_size
+        if near and lost == _PERHAPS:
+            found = self._look((self._ordinal + 2) % self.sectors)
+            if found != BLANK and found != self._ordinal + 2 - self.sectors:
+                return _AGAIN  # perhaps the next one is blank and was left behind
         if not solid or not self.blank(index, spot + self.page):
-            # Records may be hidden behind damage: their sequences are not given out again.
-            self.next_seq += (self.sector_size - self._tail) // OVER
-            near, resume = True, self.sector_size
-        elif lost and near:  # the same if it is a whole sector
-            self.next_seq += self.sector_size // OVER
+            lost = near = _LOST
+        if lost and near:
+            self._skip_sequences()
+            self._leave()
             resume = self.sector_size
         self._tail = min(resume, self.sector_size)
         marked, dropped, next_seq = self._mark
@@ -209,6 +231,19 @@ class Ring(Sectors):
                 self._note(self.acked)
             except OSError:
                 pass
+
+    def _skip_sequences(self):
+        # Records may be hidden behind damage or gone with a sector: their sequences are not given
+        # out again, nor those after earlier jumps from here or from a sector that is gone.
+        marks, jumps = _head[JUMPS] ^ 0xFF, 1
+        while marks & 1:
+            marks >>= 1
+            jumps += 1
+        self.next_seq += self.sector_size // OVER * _GONE * jumps
+        for ordinal in (self._ordinal, self._ordinal - 1):
+            if self.load(ordinal % self.sectors) == ordinal:
+                out[JUMPS] = seen[JUMPS] & seen[JUMPS] - 1
+                self.program(ordinal % self.sectors, JUMPS, JUMPS, 1)
 
     # --- write ---
 
@@ -267,6 +302,8 @@ class Ring(Sectors):
             else:
                 if not self._ready and not self._clear():
                     continue
+                if self._next > self._ordinal + 1:
+                    self._leave()
                 seed = self.lay_head(self._next, self.dropped, self._troubled, self.epoch,
                                      self.next_seq, self.acked)
                 index, at = self._next % self.sectors, HEAD
@@ -286,6 +323,13 @@ class Ring(Sectors):
         self.next_seq += count  # who knows what of them can be read one day
         self._tail = self.sector_size
         raise OSError(5)
+
+    def _leave(self):
+        # Nothing more comes here: what save() gave before must not find a blank tail.
+        spot = self._tail % self.unit
+        if self._ordinal >= 0 and self._tail < self.sector_size:
+            out[spot] = 0
+            self.program(self._ordinal % self.sectors, self._tail, spot, 1)
 
     def _opened(self, seed):
         self._ordinal, self._seed = self._next, seed
@@ -318,10 +362,10 @@ class Ring(Sectors):
         self._ready = False
 
     def _skip(self):
-        # A mount that finds the flag looks at every sector instead of searching.
+        # A mount that finds the flag where each search comes by looks at every sector instead.
         self._troubled = self.sectors
         if self._ordinal >= 0:
-            for index in (self._ordinal % self.sectors, 0):
+            for index in (self._ordinal % self.sectors, 0, self.sectors // 2):
                 if self.load(index) >= 0:
                     out[TROUBLE] = 0  # below what _commit() may have laid out
                     self.program(index, TROUBLE, TROUBLE, 1)

@@ -8,7 +8,8 @@ from micropython import const
 
 MARK = const(16)  # of a sector erased in advance: ordinal, dropped, next sequence, CRC
 HEAD = const(36)  # mark and header; records begin here
-TROUBLE = const(19)  # the header byte that may be cleared later
+JUMPS = const(18)  # two header bytes that may be cleared later
+TROUBLE = const(19)
 OVER = const(9)  # a record around its payload: length, tag, time (4), CRC (3)
 PAGE = const(256)  # records in one program
 BASE = const(292)  # where records are laid out in `out`: the largest unit and a head before them
@@ -19,8 +20,7 @@ BLANK = const(-10000)
 ERASED = const(-10001)
 JUNK = const(-10002)
 
-_MAGIC = const(0x52)
-_VERSION = const(1)
+_MAGIC = const(0x51)  # and the version of what is described here
 _UNIT = const(256)
 
 # Shared by all rings: a ring leaves nothing here between two calls.
@@ -58,7 +58,7 @@ class Sectors:
             return JUNK
         if unopened:
             return ERASED if mark == self._mark_crc(seen_view) else JUNK
-        if (seen[MARK] == _MAGIC and seen[MARK + 1] == _VERSION and seen[MARK + 2] == self.tag
+        if (seen[MARK] == _MAGIC and seen[MARK + 1] == self.tag
                 and unpack_from("<I", seen, HEAD - 4)[0] == self._head_crc(seen_view)):
             return ordinal
         return JUNK
@@ -74,7 +74,7 @@ class Sectors:
         # that was prepared when this program is torn.
         at = BASE - HEAD
         pack_into("<IIII", out, at, ordinal, dropped, 0xFFFFFFFF, 0xFFFFFFFF)
-        pack_into("<BBBBIII", out, at + MARK, _MAGIC, _VERSION, self.tag, 0 if trouble else 0xFF,
+        pack_into("<BBBBIII", out, at + MARK, _MAGIC, self.tag, 0xFF, 0 if trouble else 0xFF,
                   epoch, first_seq, acked)
         seed = self._head_crc(out_view[at:])
         pack_into("<I", out, at + HEAD - 4, seed)
@@ -84,7 +84,7 @@ class Sectors:
         return crc32(head[:12], self.tag + 1)
 
     def _head_crc(self, head):
-        return crc32(head[20:32], crc32(head[MARK:TROUBLE], crc32(head[:8])))
+        return crc32(head[20:32], crc32(head[MARK:JUMPS], crc32(head[:8])))
 
     # --- records ---
 
@@ -201,7 +201,10 @@ class Sectors:
         """Is a sector blank from `offset` on?"""
         while offset < self.sector_size:
             size = min(256, self.sector_size - offset)
-            if not self.read(index, offset, size) or seen_view[:size] != _ff[:size]:
+            if not self.read(index, offset, size) or not self.is_blank(0, size):
                 return False
             offset += size
         return True
+
+    def is_blank(self, start, stop):
+        return seen_view[start:stop] == _ff[:stop - start]

@@ -214,10 +214,8 @@ class Life:
             self.ring = self.new_ring()
             self.ring.mount(saved)
             reads = self.flash.reads - reads
-            if reads > 2:  # nothing firm that could show all is as it was
-                self.rule(self.flash.bad or self.damaged or not self.ring._last
-                          or any(self.flash.weak),
-                          "warm mount took %d reads", reads)
+            if reads > 2:
+                self.rule(self.in_doubt(saved), "warm mount took %d reads", reads)
                 self.prepared = -1
             self.check()
         elif name == "save":
@@ -235,6 +233,8 @@ class Life:
             self.boot(RANDOM)
         elif name == "wipe":
             self.damage(op[1])
+            if self.ring._ordinal < self.case.sectors:
+                self.saved = None  # a blank sector is nothing strange in the first lap
             self.flash.replace(op[1] % self.case.sectors, b"\xff" * self.case.size)
             self.boot(RANDOM)
         elif name == "swap":
@@ -248,6 +248,16 @@ class Life:
             self.boot(RANDOM)
         else:
             raise ValueError(name)
+
+    def in_doubt(self, saved):
+        """Is there nothing firm, within two reads, that could show that all is as it was?"""
+        ring = self.ring
+        following = ring.load((saved[-1] >> 2) % self.case.sectors)
+        ring.load(saved[1] % self.case.sectors)
+        jumped = sector_module.seen[sector_module.JUMPS] != 0xFF
+        far = not ring._last or ring._tail - ring._last > len(sector_module.seen) - 16
+        return (self.flash.bad or self.damaged or any(self.flash.weak) or far or jumped
+                or following == sector_module.JUNK)
 
     def damage(self, sector):
         """A sector's content is no longer owed, and with it perhaps an acknowledgement."""
@@ -341,8 +351,10 @@ class Life:
         for seq in found:
             if seq not in promise.held and seq not in promise.released:
                 where = self.where(promise.known[seq])
-                if where.issubset(self.flash.bad):
-                    promise.released.add(seq)  # never promised, and nothing can make it firm
+                if where.issubset(self.flash.bad):  # never promised, and nothing makes it firm
+                    promise.released.add(seq)
+                    if all(self.flash.bad[sector] == "stuck" for sector in where):
+                        del promise.known[seq]  # nor could anybody tell: it reads as programmed
                 else:
                     promise.held[seq] = where
                     promise.epoch = ring.epoch
