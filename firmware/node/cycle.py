@@ -7,9 +7,9 @@ from struct import pack
 
 from micropython import const
 
-from node import model, post, record
+from node import model, post, record, schedule
 from node.board import EVENT, TIMER, WATCHDOG, Late
-from node.latency import AWAKE, BOOT, CAPTURE, INFER, POST, PRE, STORE, UPLINK
+from node.latency import BOOT, CAPTURE, INFER, POST, PRE, STORE, UPLINK
 from node.modes import ALLOWED, CASCADE, COUNT, CRITICAL, MAIN, NONE, SAFE
 from node.outbox import ALERT, DIAGNOSTIC, Outbox
 from node.outbox import EVENT as EVENTS
@@ -23,7 +23,6 @@ _FAILED = const(16)
 _MOST = const(0xFFFF)
 _AFTER_A_BUG_MS = const(60000)
 _WINDOWS = const(8)  # sent up at most between two uplinks
-_ALERT_S = const(60)  # what uplink_s is while an alert waits
 
 # What is broken when a stage raises OSError; the model's stages have no reason to.
 _REASONS = (record.FLASH_FAILED, record.SENSOR_SILENT, record.STAGE_FAILED, record.STAGE_FAILED,
@@ -73,7 +72,7 @@ class Wake:
 
     def live(self):
         self._try(BOOT, self._remember)
-        self.tier, _, by_schedule, self.at_once = ALLOWED[self.state.modes.mode]
+        self.tier, _, _, self.at_once = ALLOWED[self.state.modes.mode]
         if self.tier == COUNT and self.board.cause == EVENT:
             self.state.motions = min(self.state.motions + 1, _MOST)
         if self.tier >= MAIN and self.settings.window and self._try(CAPTURE, self._capture):
@@ -82,7 +81,7 @@ class Wake:
             if self.decision is not None:
                 self._try(POST, self._smooth)
         self._try(STORE, self._store)
-        if self._may_report(by_schedule):
+        if self._may_report():
             self._try(UPLINK, self._report)
         self._sleep()
 
@@ -107,7 +106,10 @@ class Wake:
         self._check(record.BAD_SETTINGS, self.settings.problem)
         if now_s >= state.state_s:
             state.state_s = now_s + self.settings.state_s
-            self.outbox.put(DIAGNOSTIC, record.STATE, now_s, self._condition())
+            from node import summary
+
+            self.outbox.put(DIAGNOSTIC, record.STATE, now_s,
+                            summary.state(board, state, self.outbox))
 
     def _look(self, now_s):
         # How do things stand, and what follows for the mode?
@@ -123,9 +125,9 @@ class Wake:
             self._event(lane, record.MODE_CHANGED, before << 4 | mode, state.modes.reason)
         day = energy.new_day(now_s)
         if day:
-            self.outbox.put(DIAGNOSTIC, record.DAY, now_s,
-                            pack(record.DAY_FORMAT, day[0], *[nj // 1000000 for nj in day[1]],
-                                 energy.left_nj // 1000000))
+            from node import summary
+
+            self.outbox.put(DIAGNOSTIC, record.DAY, now_s, summary.day(energy, *day))
 
     def _capture(self):
         settings, state = self.settings, self.state
@@ -155,7 +157,9 @@ class Wake:
                                      if i < len(features)]
         except model.Refused as error:
             refused = error.args[0]
-            self.reading = record.MEANS, self._means()
+            from node import summary
+
+            self.reading = record.MEANS, summary.means(self.window, self.settings.channels)
         self._check(record.MODEL_REFUSED, refused)
 
     def _load(self):
@@ -206,11 +210,10 @@ class Wake:
         self.outbox.prepare()
 
     def _keep_window(self):
-        data, part = memoryview(bytes(self.window)), record.PART
-        parts = (len(data) + part - 1) // part
-        for number in range(parts):
-            self.outbox.put(DIAGNOSTIC, record.WINDOW, self.time_s,
-                            bytes((number, parts)) + data[number * part:(number + 1) * part])
+        from node import summary
+
+        for payload in summary.parts(self.window):
+            self.outbox.put(DIAGNOSTIC, record.WINDOW, self.time_s, payload)
 
     def _count(self):
         state, now_s = self.state, self.board.now_s()
@@ -224,7 +227,8 @@ class Wake:
         # It has failed until it is known to have succeeded.
         board, state, outbox = self.board, self.state, self.outbox
         state.unlinked = min(state.unlinked + 1, 255)
-        state.uplink_s = board.now_s() + self._backoff_s()
+        state.uplink_s = board.now_s() + schedule.backoff_s(
+            state, self.settings, outbox.waits(ALERT), board.random32())
         outbox.flush()
         waiting = outbox.depth()
         try:
@@ -258,7 +262,7 @@ class Wake:
         state.energy.depart(state.latency.end(), self.window is not None,
                             board.cause == EVENT, listens)
         now_s = board.now_s()
-        until_s = self._timer_s(now_s)
+        until_s = schedule.timer_s(state, settings, now_s)
         state.depth = self.outbox.depth()
         board.retain(state.save(self.outbox))
         board.sleep((until_s - now_s) * 1000, listens)
@@ -294,40 +298,13 @@ class Wake:
 
     # --- when ---
 
-    def _timer_s(self, now_s):
-        """When the timer's next wake is due; motion before it doesn't put it off."""
-        settings, state = self.settings, self.state
-        pace_s = state.energy.pace_s
-        if ALLOWED[state.modes.mode][1]:
-            pace_s = max(settings.wake_s, settings.wake_most_s)
-        if not now_s < state.timer_s <= now_s + pace_s:
-            if pace_s == settings.wake_s:
-                state.timer_s = now_s - now_s % pace_s + pace_s
-            else:
-                state.timer_s = max(now_s + 1, state.energy.began_s + pace_s)
-        return state.timer_s
-
-    def _may_report(self, by_schedule):
-        board, state, now_s = self.board, self.state, self.board.now_s()
+    def _may_report(self):
+        board, state, settings = self.board, self.state, self.settings
         if board.resets and state.modes.mode == SAFE:  # the uplink may be what hangs
-            state.uplink_s = now_s + self.settings.uplink_most_s
+            state.uplink_s = board.now_s() + settings.uplink_most_s
             return False
-        if self.alert:
-            if not state.unlinked:
-                return True
-            state.uplink_s = min(state.uplink_s, now_s + self._backoff_s())
-        return now_s >= state.uplink_s and (by_schedule or self._alert_waits())
-
-    def _backoff_s(self):
-        """Until the next attempt after `unlinked` that failed; a quarter more or less by lot."""
-        settings, state = self.settings, self.state
-        wait_s = _ALERT_S if self._alert_waits() else state.energy.uplink_s(settings)
-        wait_s = min(wait_s << min(state.unlinked - 1, 16), settings.uplink_most_s)
-        return wait_s - wait_s // 4 + self.board.random32() % (wait_s // 2 + 1)
-
-    def _alert_waits(self):
-        ring = self.outbox.lanes[ALERT]
-        return ring.acked + 1 < ring.next_seq
+        return schedule.is_due(state, settings, board.now_s(), self.outbox.waits(ALERT),
+                               self.alert, board.random32())
 
     # --- how stages fail ---
 
@@ -393,24 +370,3 @@ class Wake:
         except OSError:
             self.seen |= 1 << record.FLASH_FAILED
             self.state.faults |= 1 << record.FLASH_FAILED
-
-    # --- summaries ---
-
-    def _means(self):
-        window, channels = self.window, self.settings.channels
-        means = []
-        for channel in range(min(channels, 16)):
-            total = 0
-            for i in range(channel, len(window), channels):
-                total += window[i]
-            means.append(total // self.settings.window)
-        return means
-
-    def _condition(self):
-        board, state, energy = self.board, self.state, self.state.energy
-        counter = state.latency.counter
-        return pack(record.STATE_FORMAT, board.cause, state.faults, board.battery_mv(),
-                    board.temperature_c(), state.wakes, self.outbox.depth(),
-                    self.outbox.dropped(), state.misses, counter(AWAKE, 50), counter(AWAKE, 99),
-                    *state.causes, state.modes.mode, energy.soc(), energy.days_left(),
-                    energy.pace_s, energy.rate_nw // 1000)

@@ -185,5 +185,10 @@ class Outbox:
             depth += ring.next_seq - 1 - ring.acked
         return depth
 
+    def waits(self, lane):
+        """Whether anything of this lane waits on flash."""
+        ring = self.lanes[lane]
+        return ring.acked + 1 < ring.next_seq
+
     def dropped(self):
         return sum(ring.dropped for ring in self.lanes)

@@ -1,0 +1,41 @@
+# Records that most wakes don't write, and what is imported only by those that do.
+
+from struct import pack
+
+from node import record
+from node.latency import AWAKE
+
+
+def state(board, kept, outbox):
+    """Payload of a STATE: how the node fares."""
+    energy, counter = kept.energy, kept.latency.counter
+    return pack(record.STATE_FORMAT, board.cause, kept.faults, board.battery_mv(),
+                board.temperature_c(), kept.wakes, outbox.depth(), outbox.dropped(), kept.misses,
+                counter(AWAKE, 50), counter(AWAKE, 99), *kept.causes, kept.modes.mode,
+                energy.soc(), energy.days_left(), energy.pace_s, energy.rate_nw // 1000)
+
+
+def day(energy, number, nj):
+    """Payload of a DAY: what day `number` took, by phase."""
+    return pack(record.DAY_FORMAT, number, *[phase // 1000000 for phase in nj],
+                energy.left_nj // 1000000)
+
+
+def parts(window):
+    """Yield payloads of the WINDOW records that `window` fills."""
+    data, size = memoryview(bytes(window)), record.PART
+    count = (len(data) + size - 1) // size
+    for number in range(count):
+        yield bytes((number, count)) + data[number * size:(number + 1) * size]
+
+
+def means(window, channels):
+    """The mean of each channel: a reading where there is no model."""
+    rows = len(window) // channels
+    found = []
+    for channel in range(min(channels, 16)):
+        total = 0
+        for i in range(channel, len(window), channels):
+            total += window[i]
+        found.append(total // rows)
+    return found
