@@ -6,7 +6,7 @@ the journal is written in large pieces: months in minutes. docs/world.md, docs/p
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,11 +109,22 @@ def live(cases: list[Case], folder: Path, days: float, seed: int, isolation: str
 def _outcome(case: Case, plan: Plan, wall_s: float) -> Outcome:
     found = audit.audit(plan.folder, plan.meta["classes"])
     life = figures.read(plan)
-    told = figures.summary(life, found, wall_s)
+    told = figures.summary(life, found, wall_s) | {"warnings": list(_warnings(plan))}
     scratch = plan.folder / ".summary.json"
     scratch.write_text(json.dumps(told, indent=1) + "\n")
     scratch.replace(plan.folder / "summary.json")
     return Outcome(case, plan, life, found, told)
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    """Yield what a simulation does not show and a person should know."""
+    supply, battery = plan.board.supply, plan.battery
+    peak = plan.board.power["radio"][plan.radio]["peak"].to("mA")
+    drawn = (peak * supply["voltage"].to("mV") / battery.nominal.to("mV")
+             / (supply["efficiency"].value / 100))
+    if drawn > battery.limit.to("mA"):
+        yield (f"{plan.radio} peaks at {drawn:,.0f} mA where {battery.name} gives "
+               f"{battery.limit}: it needs a capacitor beside it, which is not modelled")
 
 
 def budget(outcome: Outcome) -> list[contract.Line]:

@@ -47,39 +47,39 @@ def write(outcomes: list[Outcome], folder: Path) -> Path:
             "Side by side", "Every figure is modelled: the board file's costs, times what the "
             "firmware did.", _side_by_side(outcomes)))
     for one in outcomes:
-        parts += _sections(one, f"{one.case.name}: " if len(outcomes) > 1 else "")
+        parts += _sections(one, f"{one.case.name} · " if len(outcomes) > 1 else "")
     return page.write(folder / "report.html", "Outpost: a simulation", parts)
 
 
 def _sections(one: Outcome, prefix: str) -> Iterator[str]:
     life, plan = one.life, one.plan
     yield page.section(
-        f"{prefix}battery",
+        f"{prefix}Battery",
         "What the world's battery really holds, and what the node believes. Shaded: the node's "
         "mode, where it is not FULL. Dashed: where it goes at the mean of the last seven days.",
         _battery(life), _mode_table(one))
     yield page.section(
-        f"{prefix}joules by phase", f"A day, at the battery ({html.escape(plan.battery.name)}). "
+        f"{prefix}Joules by phase", f"A day, at the battery ({html.escape(plan.battery.name)}). "
         "Boot to uplink are the stages of a wake; listen is the sensor watching for motion, leak "
         "the battery's self-discharge, lost what passes took that a brown-out or the watchdog "
         "ended.", _joules(life))
     yield page.section(
-        f"{prefix}the budget of a wake",
+        f"{prefix}The budget of a wake",
         f"Means of {len(life.clock_s):,} wakes; charge and energy at the battery. The kind is the "
         "weakest among the figures a phase rests on.", _budget(one))
     yield page.section(
-        f"{prefix}latency", f"How long each stage took, modelled for "
+        f"{prefix}Latency", f"How long each stage took, modelled for "
         f"{html.escape(plan.board.name)}. Dotted: the awake deadline, "
         f"{one.plan.settings['awake_ms'] / 1e3:g} s.", _latency(one))
     yield page.section(
-        f"{prefix}decisions", "Held against the labels of the recordings the node was given, by "
+        f"{prefix}Decisions", "Held against the labels of the recordings the node was given, by "
         "who decided and in which mode.", _tiers(one))
     yield page.section(
-        f"{prefix}records by lane", "Dropped records made room for newer ones before they could "
+        f"{prefix}Records by lane", "Dropped records made room for newer ones before they could "
         "be sent, and are counted at the node; waiting ones were still on its flash at the end.",
         _lanes(one), _queue(life))
     yield page.section(
-        f"{prefix}figures it rests on", f"From {html.escape(plan.board.file.name)} and "
+        f"{prefix}Figures it rests on", f"From {html.escape(plan.board.file.name)} and "
         "batteries.toml, with kind and source of each.", _figures(one))
 
 
@@ -102,7 +102,9 @@ def _head(outcomes: list[Outcome]) -> str:
                   (f"{sum(t['broken_off'].values()):,}", "passes that power or watchdog ended")]
         rows.append(f"<section><div class='verdict {'good' if good else 'bad'}'>"
                     f"{html.escape(one.case.name)}: {html.escape(line)}</div>"
-                    f"{page.figures(values)}<p class=faint>{html.escape(records)}</p></section>")
+                    f"{page.figures(values)}<p class=faint>{html.escape(records)}</p>"
+                    + "".join(f"<p class=faint>{html.escape(one)}</p>" for one in t["warnings"])
+                    + "</section>")
     return (f"<h1>{html.escape(title)}</h1><p class=faint>model {html.escape(told['model'])}, "
             f"seed {told['seed']}; the same seed gives the same days. Modelled: the firmware ran "
             "on MicroPython's unix port, and time and joules went by the board's figures.</p>"
@@ -209,8 +211,7 @@ def _joules(life: Life) -> str:
                            line={"color": INK, "width": 1.5, "dash": "dot"}, yaxis="y2")
         figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "showgrid": False,
                                      "title": "harvest, J", "rangemode": "tozero"})
-    figure.update_layout(barmode="stack", bargap=0.08)
-    figure.update_yaxes(title="J a day")
+    figure.update_layout(barmode="stack", bargap=0.08, yaxis_title="J a day")
     return page.plot(figure, 320)
 
 
@@ -270,9 +271,9 @@ def _mode_table(one: Outcome) -> str:
                for change in one.audit.changes]
     if not changes:
         return table
-    shown = changes[:40]
-    more = f"<p class=faint>… and {len(changes) - 40:,} more</p>" if len(changes) > 40 else ""
-    return table + page.table(("changed", "from", "to", "reason"), shown) + more
+    told = page.table(("changed", "from", "to", "reason"), changes)
+    return (f"{table}<details><summary class=faint>{len(changes):,} changes of mode, with their "
+            f"reasons</summary>{told}</details>")
 
 
 def _budget(one: Outcome) -> str:

@@ -3,6 +3,8 @@
 import json
 import sqlite3
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -293,9 +295,46 @@ def test_the_report_shows_it_all_without_a_network(vehicle, tiny, tmp_path):
     text = path.read_text()
     for tag in ("<script src", "<link", "cdn.plot.ly/plotly"):
         assert tag not in text
-    for words in ("Side by side", "battery", "joules by phase", "the budget of a wake", "latency",
-                  "records by lane", "deep_sleep", "glenn20", "flat after"):
+    for words in ("Side by side", "Battery", "Joules by phase", "The budget of a wake", "Latency",
+                  "Records by lane", "changes of mode", "deep_sleep", "glenn20", "flat after"):
         assert words in text, words
+
+
+def test_a_battery_too_weak_for_the_radio_is_told(tmp_path):
+    weak = live(tmp_path / "run", replace(case("factory"), battery="lisocl2-er14505"), 0.1)
+    warning, = weak.told["warnings"]
+    assert "wifi peaks at 386 mA where Li-SOCl2, one ER14505 gives 90 mA" in warning
+
+
+# --- the command ---
+
+
+def outpost(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", "from outpost.cli import main; main()", "simulate", "motion",
+         *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_two_cases_side_by_side(tmp_path):
+    done = outpost("--days", 0.2, "--compare", "factory", "factory,wake_s=600,board=rp2040",
+                   "--json", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    one, other = json.loads(done.stdout)["compare"]
+    assert (one["board"], other["board"]) == ("esp32", "rp2040")
+    assert other["wakes"] < one["wakes"] and one["world"] == other["world"] == "factory"
+    assert (tmp_path / "run/report.html").exists()
+    assert "factory,wake_s=600,board=rp2040" in done.stderr
+
+
+def test_the_budget_gate_fails_a_radio_at_each_wake(tmp_path):
+    good = outpost("--days", 0.2, "--budget-check", "--json", "--out", tmp_path / "good")
+    assert good.returncode == 0, good.stderr
+    assert {line["name"] for line in json.loads(good.stdout)["budget"]} == {
+        "life_days", "joules_per_day", "awake_p99_ms"}
+    bad = outpost("--days", 0.2, "--set", "uplink_s=10", "--set", "life_days=0",  # no pacing
+                  "--budget-check", "--out", tmp_path / "bad")
+    assert bad.returncode == 1
+    assert "over budget: " in bad.stderr and "joules_per_day" in bad.stderr
 
 
 def test_percentiles_are_of_the_wakes_that_reached_a_stage(vehicle):

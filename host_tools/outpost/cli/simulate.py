@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from outpost.contract import Line
-    from outpost.simulate import Outcome
+    from outpost.simulate import Case, Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -51,11 +51,14 @@ def simulate(
         base = simulate.vary(base, ",".join([world, *(set_ or [])]))
         cases = [simulate.vary(base, text) for text in compare] if compare else [base]
         folder = out or BUILD / "simulate"
-    outcomes = _live(simulate.live, cases, folder, days, seed, isolate)
+    outcomes = _live(cases, folder, days, seed, isolate)
     page = simulation_report.write(outcomes, folder)
     lines = [line for one in outcomes for line in simulate.budget(one)] if budget_check else []
     broken = [line.broken for line in lines if not line.ok]
     _show(outcomes)
+    for one in outcomes:
+        for warning in one.told["warnings"]:
+            console.print(f"[yellow]{one.case.name}: {warning}[/]", soft_wrap=True)
     if lines:
         _show_budget(lines)
     console.print(f"report: {page}   [dim]{outcomes[0].told['wall_s']:.1f} s in all[/]",
@@ -73,11 +76,13 @@ def simulate(
         raise simulate.SimulateError(f"over budget: {'; '.join(broken)}")
 
 
-def _live(live, cases, folder: Path, days: float, seed: int, isolate: str) -> "list[Outcome]":  # type: ignore[no-untyped-def]
+def _live(cases: "list[Case]", folder: Path, days: float, seed: int, isolate: str
+          ) -> "list[Outcome]":
     """Live the cases with a bar for each."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from outpost.console import console
+    from outpost.simulate import live
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(32),
                TextColumn("day {task.fields[day]:.0f} of {task.total:g}"), TimeElapsedColumn())
@@ -89,8 +94,7 @@ def _live(live, cases, folder: Path, days: float, seed: int, isolate: str) -> "l
             for bar, share in zip(bars, shares, strict=True):
                 progress.update(bar, completed=share * days, day=share * days)
 
-        found: list[Outcome] = live(cases, folder, days, seed, isolate, tick)
-        return found
+        return live(cases, folder, days, seed, isolate, tick)
 
 
 def _show(outcomes: "list[Outcome]") -> None:
