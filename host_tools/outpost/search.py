@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import tomlkit
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from outpost import boards, build, contract, convert, costs, events, measure, recipe, sizes
 from outpost.contract import Share
@@ -37,6 +39,7 @@ MOST_ON_FRONT = 12
 CANDIDATES = 40  # for the front, validated again
 SAME = 0.01  # of energy: the cost model knows no better
 POLL_S = 0.5
+ATTEMPTS = 5
 DIRECTIONS = ["maximize", "minimize"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -167,11 +170,17 @@ def open_space(model: str, board: str, battery: str) -> Space:
 def open_storage(place: str) -> BaseStorage:
     """Return Optuna's storage: a database by its URL, or a journal in a file."""
     if "://" in place:
-        try:
-            return RDBStorage(place, heartbeat_interval=60)
-        except Exception as error:  # whatever SQLAlchemy or the driver has to say
-            first = str(error).strip().splitlines()[0]
-            raise SearchError(f"{place.partition('@')[2] or place}: {first}") from error
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    return RDBStorage(place, heartbeat_interval=60)
+            except Exception as error:  # whatever SQLAlchemy or the driver has to say
+                if left and isinstance(error, (IntegrityError, ProgrammingError)):
+                    time.sleep(1)  # another machine makes the tables at this moment
+                    continue
+                first = str(error).strip().splitlines()[0]
+                raise SearchError(f"{place.rpartition('@')[2]}: {first}") from error
     return JournalStorage(JournalFileBackend(place))
 
 
@@ -308,7 +317,7 @@ def knee(points: list[tuple[float, float]]) -> int:
 
 
 def _front(space: Space, study: optuna.Study, told: Callable[[str], None]) -> list[Worth]:
-    """Validate the best trials again with other folds; return those still on the front."""
+    """Validate the best trials again with other folds; return the front of these and the base."""
     allowed = [trial for trial in _done(study) if _missed(trial) <= 0]
     if not allowed:
         least = min(_done(study), key=lambda trial: _missed(trial))
@@ -327,6 +336,8 @@ def _front(space: Space, study: optuna.Study, told: Callable[[str], None]) -> li
     for number, params in enumerate(chosen.values()):
         told(f"validating again, {number + 1} of {len(chosen)}")
         worths.append(again(space, lambda seed, params=params: space.worth(params, seed)))
+    told("validating model.toml as it is")
+    worths.append(again(space, lambda seed: space.worth_of(space.base, seed)))
     points = [(worth.accuracy, worth.energy_uj) for worth in worths]
     return [worths[i] for i in pareto(points, SAME)][-MOST_ON_FRONT:]
 
@@ -343,11 +354,11 @@ def _conclude(space: Space, folder: Path, front: list[Worth], done: list[FrozenT
     """Compile what is on the front, show it the held-out recordings, write the best down."""
     found = [_compiled(space, worth) for worth in front]
     base = again(space, lambda seed: space.worth_of(space.base, seed))
-    baseline = _compiled(space, base)
+    baseline = next((one for one in found if one.recipe == space.base),
+                    None) or _compiled(space, base)
     points = [(one.accuracy, one.energy_uj) for one in found]
     bend = found[knee(points)]
-    equal = [one for one in found if one.accuracy >= baseline.accuracy]
-    best = equal[0] if equal else bend  # the cheapest that is as right as what there was
+    best = next(one for one in found if one.accuracy >= baseline.accuracy)
     if space.board.chip["name"] == "RP2040" and measure.Pico.present():
         best = replace(best, measured_us=_measured(best.recipe))
     refused = sum(_missed(trial) > 0 for trial in done)

@@ -209,3 +209,13 @@ def test_rows_without_time_have_no_wake(nothing_to_measure_on, tmp_path):
     assert {line.name for line in found.lines} == {"accuracy", "worst_class", "bytes",
                                                    "latency_bound_us"}
     assert boards.load("rp2040").architecture in found.lines[2].where
+
+
+def test_a_world_decides_life_and_joules(nothing_to_measure_on, monkeypatch, tmp_path):
+    monkeypatch.setattr("outpost.paths.BUILD", tmp_path)
+    found = check.check("motion", "esp32", world="factory", days=0.1)
+    lines = {line.name: line for line in found.lines}
+    for name in ("life_days", "joules_per_day", "awake_p99_ms"):
+        assert "of factory on esp32" in lines[name].how
+        assert lines[name].demanded == found.what.contract[name]["esp32"]
+    assert len([line for line in found.lines if line.name == "life_days"]) == 1

@@ -64,9 +64,10 @@ def _show(checked: "Checked") -> None:
 
     from outpost.console import stdout
 
-    table = Table("", "", title=f"{checked.what.name} {checked.what.version} on "
-                                f"{checked.board.name}", title_justify="left",
-                  box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("", title=f"{checked.what.name} {checked.what.version} on "
+                            f"{checked.board.name}", title_justify="left",
+                  box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("", no_wrap=True)
     for column in ("demanded", "got", "95 %", "margin"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("measured or", no_wrap=True)
@@ -96,7 +97,7 @@ def _show_data(checked: "Checked") -> None:
     from outpost.console import console, stdout
 
     splits = honesty.splits(checked.fitted)
-    table = Table("class", title=f"data, split {splits.by}; nothing of one side is on the other",
+    table = Table("class", title=f"data, split {splits.by}",
                   title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("trained on", "windows", "held out", "windows"):
         table.add_column(column, justify="right")

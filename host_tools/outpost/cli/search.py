@@ -24,7 +24,7 @@ def search(
         min=0, help="processes; 0: one a core", show_default="one a core")] = 0,
     storage: Annotated[str | None, typer.Option(
         metavar="URL", help="a database that several machines share, such as "
-                            "postgresql://… or sqlite:///…; without: a file")] = None,
+                            "postgresql+psycopg://… or sqlite:///…; without: a file")] = None,
     battery: Annotated[str, typer.Option(help="a key of boards/batteries.toml")] = "li-ion-18650",
     seed: Annotated[int, typer.Option(min=0, help="of what Optuna draws")] = 1,
     out: Annotated[Path | None, typer.Option(
