@@ -235,7 +235,7 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
                       f"--node {node.number}.", soft_wrap=True)
         return plan, {"uf2": str(target)}
     copy(target, drive)
-    found = port or _wait_for_port(board)
+    found = port or _wait_for_port(board, node)
     told = ask(found, node)
     _read_back(found, plan)
     provision.save(replace(node, hardware=_unique_id(found)))
@@ -308,14 +308,16 @@ def _to_drive(port: str) -> Path:
                      "RPI-RP2 and name its folder with --port")
 
 
-def _wait_for_port(board: Board) -> str:
+def _wait_for_port(board: Board, node: provision.Node) -> str:
     until = time.monotonic() + DRIVE_S
     while time.monotonic() < until:
         found = ports(board.chip["name"])
         if found:
             return find_port(board.chip["name"])
         time.sleep(0.2)
-    raise FlashError(f"the UF2 was copied, but no serial port came up within {DRIVE_S} s")
+    raise FlashError(f"the UF2 was copied, but no serial port came up within {DRIVE_S} s. Plug "
+                     "the board in again with BOOTSEL held, with a cable that carries data, and "
+                     f"give the same command with --node {node.number}: it is that node again")
 
 
 def _read_back(port: str, plan: Plan) -> None:

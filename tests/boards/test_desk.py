@@ -51,7 +51,7 @@ def desk(tmp_path_factory):
 def flashed(desk):
     """A board flashed by copying the UF2 to its drive: the plan and what the node said."""
     with pytest.MonkeyPatch.context() as patch, Emulator() as board:
-        def plug_in(_):
+        def plug_in(*_):
             (uf2,) = (desk / "RPI-RP2").glob("*.uf2")
             board.load(uf2=uf2)
             board.power()
@@ -195,6 +195,12 @@ def test_pull_after_a_mission_equals_what_the_gateway_stored(tmp_path):
 def test_a_folder_that_is_no_drive_is_refused(desk, tmp_path):
     with pytest.raises(OutpostError, match="not the drive of an RP2040"):
         flash.copy(tmp_path / "x.uf2", tmp_path)
+
+
+def test_a_board_that_does_not_come_back_is_told_how_to_stay_the_same_node(monkeypatch):
+    monkeypatch.setattr(flash, "DRIVE_S", 0)
+    with pytest.raises(OutpostError, match="no serial port came up .* --node 7: it is that node"):
+        flash._wait_for_port(boards.load("rp2040"), provision.Node(7, b"", "rp2040"))
 
 
 def test_a_board_that_goes_away_while_it_is_copied(desk, monkeypatch, tmp_path):
