@@ -107,11 +107,17 @@ static void outpost_gather(const struct outpost_signal *signal, const int16_t *w
     }
 }
 
+/* What measures an amplitude may lose bits that the model does not need: thresholds then fit an
+ * immediate operand, and tables a narrower word. A shift of a negative int rounds down everywhere. */
+#ifndef OUTPOST_SHIFT
+#define OUTPOST_SHIFT 0
+#endif
+
 /* Sums for statistics that no signal wants are constant zero: the compiler drops them. */
 #define WANTED(statistic) ((OUTPOST_STATISTICS & (statistic)) != 0)
 #define EMIT(statistic, value) \
     if (WANTED(statistic) && (signal->statistics & (statistic)) != 0) { \
-        *out++ = (value); \
+        *out++ = (int16_t)((value) >> ((statistic) == OUTPOST_CROSSINGS ? 0 : OUTPOST_SHIFT)); \
     }
 
 static int16_t *outpost_summarise(const struct outpost_signal *signal, const int16_t *x,

@@ -45,7 +45,8 @@ def header(recipe: Recipe) -> str:
     lines = [f"#define OUTPOST_WINDOW {recipe.signal.window}",
              f"#define OUTPOST_CHANNELS {len(recipe.signal.channels)}",
              f"#define OUTPOST_FEATURES {len(recipe.feature_names)}",
-             f"#define OUTPOST_RAW {int(features.raw)}"]
+             f"#define OUTPOST_RAW {int(features.raw)}",
+             f"#define OUTPOST_SHIFT {features.shift}"]
     if not features.raw:
         used = dict.fromkeys(_bit(name) for row in features.rows for name in row.statistics)
         plan = ", \\\n    ".join(

@@ -31,6 +31,7 @@ STATISTICS = ("mean", "deviation", "mad", "min", "max", "energy", "peak_to_peak"
               "jerk")
 MAX_FEATURES = 127
 MAX_WINDOW = 1024
+MAX_SHIFT = 10
 SOURCES = ("aeon:BasicMotions", "aeon:Daphnet", "uci:Daphnet", "sklearn:digits")
 VOTES = ("hard", "soft")
 FORMS = ("fast", "compact")
@@ -90,6 +91,7 @@ class Features:
 
     raw: bool
     rows: tuple[FeatureRow, ...]
+    shift: int = 0  # bits that amplitudes (all statistics but crossings) lose
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Forest:
     early_exit: bool = False
     form: str = "fast"
     kind: str = "RandomForestClassifier"
+    prune: float = 0.0  # what a split must take of the impurity to stay: cost-complexity
 
 
 @dataclass(frozen=True)
@@ -365,6 +368,7 @@ def _features(table: _Table, signal: Signal) -> Features:
         raise table.fail("kind", "statistics need a window of at least 2 samples")
     names = signal.names
     rows = []
+    shift = table.number("shift", int, 0, MAX_SHIFT, 0)
     channels = table.table("channels", required=False)
     default = channels.strings("*", STATISTICS, ())
     for i, name in enumerate(names):
@@ -390,7 +394,7 @@ def _features(table: _Table, signal: Signal) -> Features:
     if not rows:
         raise table.fail("channels", "no statistic is asked for; allowed: "
                                      f"{', '.join(STATISTICS)}")
-    return Features(raw=False, rows=tuple(rows))
+    return Features(raw=False, rows=tuple(rows), shift=shift)
 
 
 def _forest(table: _Table) -> Forest:
@@ -402,7 +406,8 @@ def _forest(table: _Table) -> Forest:
                     vote=table.choice("vote", str, VOTES, "hard"),
                     early_exit=table.take("early_exit", bool, False),
                     form=table.choice("form", str, FORMS, "fast"),
-                    kind=table.choice("kind", str, kinds.TREES, kinds.TREES[0]))
+                    kind=table.choice("kind", str, kinds.TREES, kinds.TREES[0]),
+                    prune=table.number("prune", float, 0.0, 1.0, 0.0))
     table.finish()
     return forest
 

@@ -420,7 +420,9 @@ def write_toml(what: Recipe, file: Path) -> None:
             of["of"] = list(signal.names[row.first:row.first + row.count])
             of["statistics"] = list(row.statistics)
             magnitudes[row.name] = of
-    table = tomlkit.table(is_super_table=True)
+    table = tomlkit.table(is_super_table=not what.features.shift)
+    if what.features.shift:
+        table["shift"] = what.features.shift
     for name, part in (("channels", channels), ("magnitudes", magnitudes)):
         if part:
             table[name] = part

@@ -40,6 +40,8 @@ MOST_WINDOWS = 1000  # to train on; a hop is longer rather than that there are m
 RATES = (1, 2, 4)  # of a sensor that isn't known: the rate divided by one of these
 MOST_KEPT = 24  # features
 MOST_TREES = 24
+PRUNES = (0.0, 0.005, 0.02)
+SHIFTS = (0, 2, 4, 6)
 RANKING_TREES = 60
 HEAP_BYTES = 1000  # what loading takes beside the file, twice: measured on emulator, motion
 
@@ -70,10 +72,11 @@ class Grid:
     x: np.ndarray
     windows: data.Windows
 
-    def columns(self, names: list[str]) -> np.ndarray:
-        """Return int16 (windows, names)."""
+    def columns(self, names: list[str], shift: int) -> np.ndarray:
+        """Return int16 (windows, names), amplitudes without their lowest `shift` bits."""
         index = {name: i for i, name in enumerate(self.wide.feature_names)}
-        return self.x[:, [index[name] for name in names]]
+        shifts = [0 if name.endswith(".crossings") else shift for name in names]
+        return self.x[:, [index[name] for name in names]] >> np.array(shifts, np.int16)
 
 
 class Space:
@@ -187,6 +190,8 @@ class Space:
             "trees": whole("trees", 1, MOST_TREES, log=True),
             "depth": whole("depth", 2, 8),
             "leaf_samples": whole("leaf_samples", 1, 8),
+            "prune": choose("prune", PRUNES),
+            "shift": choose("shift", SHIFTS),
             "vote": choose("vote", VOTES),
             "form": choose("form", FORMS),
         }
@@ -212,7 +217,10 @@ class Space:
             "kept": min(MOST_KEPT, len(base.feature_names)),
             "kind": forest.kind, "trees": min(MOST_TREES, forest.trees),
             "depth": min(max(forest.depth or 8, 2), 8),
-            "leaf_samples": min(forest.leaf_samples, 8), "vote": forest.vote, "form": forest.form}
+            "leaf_samples": min(forest.leaf_samples, 8),
+            "prune": min(PRUNES, key=lambda prune: abs(prune - forest.prune)),
+            "shift": min(SHIFTS, key=lambda shift: abs(shift - base.features.shift)),
+            "vote": forest.vote, "form": forest.form}
         return [{**fixed, "window": window} for window in self.windows]
 
     def recipe(self, params: dict[str, object]) -> Recipe:
@@ -226,8 +234,9 @@ class Space:
         trees = 1 if params["kind"] == "DecisionTreeClassifier" else params["trees"]
         forest = replace(self.base.forest, kind=params["kind"], trees=trees, depth=params["depth"],
                          leaves=None, leaf_samples=params["leaf_samples"],
-                         vote=params["vote"], form=params["form"])
-        return replace(grid.wide, features=Features(False, tuple(rows)), forest=forest)
+                         prune=params["prune"], vote=params["vote"], form=params["form"])
+        return replace(grid.wide, features=Features(False, tuple(rows), params["shift"]),
+                       forest=forest)
 
     def _grid_of(self, params: dict[str, object]) -> Grid:
         rate, window = params["rate_hz"], params["window"]
@@ -298,7 +307,7 @@ class Space:
         with config_context(assume_finite=True, skip_parameter_validation=True):
             for fold in np.unique(fold_of):
                 held = fold_of == fold
-                x = grid.columns(kept(np.flatnonzero(~held), int(fold)))
+                x = grid.columns(kept(np.flatnonzero(~held), int(fold)), what.features.shift)
                 forest, classes = grown(what.forest, x[~held], y[~held])
                 answers[held] = classes[forest.answer(x[held]).chosen]
                 forests.append(forest)
@@ -353,7 +362,7 @@ def grown(limits: Forest, x: np.ndarray, y: np.ndarray) -> tuple[reference.Fores
     """
     x = x.astype(np.float32)
     given = {"max_depth": limits.depth, "max_leaf_nodes": limits.leaves,
-             "min_samples_leaf": limits.leaf_samples}
+             "min_samples_leaf": limits.leaf_samples, "ccp_alpha": limits.prune}
     if limits.kind == "DecisionTreeClassifier":
         trees = [DecisionTreeClassifier(**given, random_state=limits.seed).fit(
             x, y, check_input=False)]

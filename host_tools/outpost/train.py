@@ -36,7 +36,8 @@ def fit(limits: Forest, features: np.ndarray, y: np.ndarray) -> Any:
     The features are already what the device computes, so nothing needs to be quantised afterwards.
     """
     given = {"max_depth": limits.depth, "max_leaf_nodes": limits.leaves,
-             "min_samples_leaf": limits.leaf_samples, "random_state": limits.seed}
+             "min_samples_leaf": limits.leaf_samples, "ccp_alpha": limits.prune,
+             "random_state": limits.seed}
     if limits.kind == "DecisionTreeClassifier":
         return DecisionTreeClassifier(**given).fit(features, y)
     kind = {"RandomForestClassifier": RandomForestClassifier,

@@ -63,7 +63,8 @@ def definition(what, window):
             x = np.array([min(isqrt((sample ** 2).sum()), 32767) for sample in x])
         else:
             x = x[:, 0]
-        out += [min(statistic(name, x), 32767) for name in row.statistics]
+        out += [min(statistic(name, x), 32767) >> what.features.shift * (name != "crossings")
+                for name in row.statistics]
     return out
 
 
@@ -87,6 +88,16 @@ def test_extremes_are_exact(shape):
     what, windows = shaped(*shape), extremes(*shape)
     expected = [definition(what, window) for window in windows]
     assert features.compute(what, windows).tolist() == expected
+
+
+@pytest.mark.parametrize("shift", [1, 5, 10])
+def test_a_shift_takes_bits_from_all_but_counts(shift):
+    """Rounded down also where a mean is negative."""
+    what = shaped(100, 3)
+    what = replace(what, features=replace(what.features, shift=shift))
+    windows = np.concatenate([extremes(100, 3), np.random.default_rng(2).integers(
+        -400, 300, (20, 100, 3)).astype(np.int16)])
+    assert features.compute(what, windows).tolist() == [definition(what, w) for w in windows]
 
 
 @pytest.mark.parametrize("shape", SHAPES[:4])

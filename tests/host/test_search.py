@@ -71,7 +71,7 @@ def space_of(file, **changes):
 CHOICE = {"rate_hz": 10.0, "window": 16, "hop": 2, "signals": "accel", "statistic_1": "mad",
           "statistic_2": "jerk", "statistic_3": "none", "kept": 3,
           "kind": "RandomForestClassifier", "trees": 4, "depth": 3,
-          "leaf_samples": 2, "vote": "soft", "form": "compact"}
+          "leaf_samples": 2, "prune": 0.005, "shift": 2, "vote": "soft", "form": "compact"}
 
 
 # --- fronts ---
@@ -118,11 +118,14 @@ def test_a_choice_is_a_recipe_that_builds(model):
     assert (what.signal.rate_hz, what.signal.window, what.signal.hop) == (10.0, 16, 8)
     assert len(what.feature_names) == 3
     assert {name.split(".")[1] for name in what.feature_names} <= {"mad", "jerk"}
-    assert what.forest == Forest(4, 3, None, 2, 1, "soft", False, "compact")
+    assert what.forest == Forest(4, 3, None, 2, 1, "soft", False, "compact",
+                                 prune=0.005) and what.features.shift == 2
     file = model.parent / "found.toml"
     search.write_toml(what, file)
     assert "accel_y" in file.read_text() and recipe.load(file).feature_names == what.feature_names
+    assert recipe.load(file).features.shift == 2
     fitted = build.fit(recipe.load(file))
+    assert (fitted.x_train == found.grid(10.0, 16, 8).columns(what.feature_names, 2)).all()
     assert fitted.forest.soft and len(fitted.forest.trees) == 4
 
 
@@ -136,6 +139,7 @@ def test_search_may_be_told_what_not_to_use(model):
 @pytest.mark.parametrize("limits", [
     Forest(6, 4, None, 1, 3), Forest(3, None, 7, 2, 9, vote="soft"), Forest(1, 2, None, 5, 0),
     Forest(5, 4, None, 3, 2, kind="ExtraTreesClassifier"),
+    Forest(5, 8, None, 1, 2, prune=0.02),
     Forest(1, 5, None, 2, 4, kind="DecisionTreeClassifier")])
 def test_forests_grown_in_a_hurry_are_those_that_are_built(limits):
     rng = np.random.default_rng(1)
