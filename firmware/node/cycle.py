@@ -316,6 +316,7 @@ class Wake:
             return False
         # What is being stored is stored to its end.
         board.limit_us = 0 if stage == STORE else self.settings.awake_ms * 1000
+        board.phase(stage, 1)
         done = False
         try:
             action()
@@ -331,6 +332,7 @@ class Wake:
             sys.print_exception(error)
             self._check(record.STAGE_FAILED, stage)
         took_us = state.latency.lap(stage, board.lap(stage))
+        board.phase(stage, 0)
         doze_us, flash_us, radio_us = self.spent
         state.energy.charge(stage, took_us, board.doze_us - doze_us, board.flash_us - flash_us,
                             board.radio_us - radio_us)

@@ -73,6 +73,7 @@ class Options:
     wipe: bool = False
     baud: int = esp32.BAUD
     stub: bool = True
+    phases: bool = False  # the phase pins are driven
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,12 @@ def run(options: Options, dry: bool = False) -> tuple[Plan, dict[str, Any]]:
 
 
 def files(board: Board, model: str, node: provision.Node, network: Path | None,
-          compiled_in: bool = False, battery: str = power.BATTERY) -> bytes:
+          compiled_in: bool = False, battery: str = power.BATTERY, phases: bool = False) -> bytes:
     """Return the file system's image: program (where it isn't frozen), model, settings, identity,
     and what the board is. `battery` is a key of boards/batteries.toml.
 
     Builds the model for the board's architecture if need be. `compiled_in`: the firmware has the
-    model already, so the file system needs no module of it.
+    model already, so the file system needs no module of it. `phases`: the phase pins are driven.
     """
     built = build.build(model, (board.architecture,))
     if built.violations:
@@ -136,7 +137,7 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None,
                 "identity.json": json.dumps(
                     node.identity() | {"trust": package.signer().public.hex()}).encode(),
                 package.VERIFY: package.verifier(board.architecture)}
-    content["board.json"] = image.board_file(board, power.battery(battery))
+    content["board.json"] = image.board_file(board, power.battery(battery), phases=phases)
     if is_esp32(board):
         content |= image.application(board)
     if network:
@@ -177,7 +178,7 @@ def _esp32(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, A
     regions = [*micropython,
                Region("littlefs", board.flash.region("littlefs").offset,
                       files(board, options.model, node, options.network,
-                            battery=options.battery))]
+                            battery=options.battery, phases=options.phases))]
     if not keeps:
         regions.append(Region("ring", ring.offset, BLANK * ring.size))
     # Last of all, since it is what says that a ring is there to be kept.
@@ -218,7 +219,7 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
     regions = [Region("firmware", offset, data) for offset, data in code]
     regions.append(Region("littlefs", where["littlefs"].offset,
                           files(board, options.model, node, options.network, ours,
-                                options.battery)))
+                                options.battery, options.phases)))
     if options.wipe:
         regions.append(Region("ring", where["ring"].offset, BLANK * where["ring"].size))
     plan = Plan(board, str(drive) if drive else port, node, regions, not options.wipe,

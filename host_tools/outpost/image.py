@@ -15,7 +15,7 @@ from typing import Any
 from littlefs import LittleFS, LittleFSError
 
 from outpost import bytecode, power
-from outpost.boards import Battery, Board
+from outpost.boards import STAGES, Battery, Board
 from outpost.errors import OutpostError
 from outpost.paths import FIRMWARE
 
@@ -96,14 +96,17 @@ def model_files(folder: Path, arch: str) -> dict[str, bytes]:
             f"models/{name}.golden": golden}
 
 
-def board_file(board: Board, battery: Battery, radio: str | None = None) -> bytes:
+def board_file(board: Board, battery: Battery, radio: str | None = None,
+               phases: bool = False) -> bytes:
     """Return board.json, as the node reads it: chip, pins, sectors of each lane, power.
 
-    `radio` is the kind of uplink, by default the first in the board file.
+    `radio` is the kind of uplink, by default the first in the board file. With `phases` the node
+    puts each stage's phase pin high while it lasts, for a power profiler.
     """
     lanes = [board.lanes[lane] for lane in ("alert", "event", "telemetry", "diagnostic")]
     pins = {name: pin for name, pin in board.pins.items() if isinstance(pin, int)}
-    return json.dumps({"chip": board.chip["name"], "pins": pins, "lanes": lanes,
+    profiled = {"phase": [board.pins["phase"][stage] for stage in STAGES]} if phases else {}
+    return json.dumps({"chip": board.chip["name"], "pins": pins, "lanes": lanes, **profiled,
                        **power.figures(board, battery, radio)}).encode()
 
 

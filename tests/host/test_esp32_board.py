@@ -175,6 +175,23 @@ def test_a_low_awake_pin_keeps_it_awake(chip):
     assert not (chip.folder / "rtc.bin").exists()
 
 
+def test_phase_pins_are_high_in_their_stages_if_asked_for(built, tmp_path, micropython, chip):
+    board, disk, _ = built
+    assert chip.wake(PWRON)["driven"] == []
+    profiled = bytearray(disk)
+    profiled[0x200000:0x300000] = flash.files(board, "motion", provision.Node(
+        77, bytes(range(32)), "esp32"), None, phases=True)
+    (tmp_path / "profiled").mkdir()
+    driven = Chip(tmp_path / "profiled", micropython, bytes(profiled)).wake(PWRON)["driven"]
+    pins = board.pins["phase"]
+    # the sensor is silent here, so what follows capture is left out
+    assert driven[:4] == [[pins["boot"], 1], [pins["boot"], 0],
+                          [pins["capture"], 1], [pins["capture"], 0]]
+    assert [pins["store"], 1] in driven
+    assert [level for _, level in driven] == [1, 0] * (len(driven) // 2)
+    assert all(a[0] == b[0] for a, b in zip(driven[::2], driven[1::2], strict=True))
+
+
 HOME = {"ssid": "home", "bssid": "a0b1c2d3e4f5", "channel": 6, "rssi": -60}
 FAR = HOME | {"bssid": "0102030405ff", "channel": 11, "rssi": -80}
 OTHER = {"ssid": "other", "bssid": "111111111111", "channel": 1, "rssi": -10}

@@ -26,6 +26,12 @@ class Common:
         self.resets = 0  # by the watchdog in a row, this wake's included
         self.limit_us = 0  # where waiting ends; 0: nowhere
         self.doze_us = self.flash_us = self.radio_us = 0
+        self.phases = []  # a pin for each stage, if a power profiler is to see them
+
+    def phase(self, stage, level):
+        """A stage begins (1) or is over (0)."""
+        if self.phases:
+            self.phases[stage].value(level)
 
     def hurry(self):
         """Called wherever time passes that need not: raises Late after the deadline."""

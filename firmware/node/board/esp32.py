@@ -33,6 +33,8 @@ class Board(Common):
             given = json.loads(file.read())
         self._pins, self._lanes = given["pins"], given["lanes"]
         self.power, self.battery = given.get("power", {}), given.get("battery", {})
+        self.phases = [machine.Pin(pin, machine.Pin.OUT, value=0)
+                       for pin in given.get("phase", ())]
         self.cause = _cause(given["chip"])
         self._began_us = time.ticks_us()
         if self.cause == TIMER or self.cause == EVENT:

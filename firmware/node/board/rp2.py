@@ -55,6 +55,7 @@ class Board(Common):
             with open("board.json") as file:
                 given = json.loads(file.read())
             self.power, self.battery = given["power"], given["battery"]
+            self.phases = [Pin(pin, Pin.OUT, value=0) for pin in given.get("phase", ())]
         except (OSError, ValueError, KeyError):
             pass  # it lives without figures of power
         reset = machine.reset_cause() == machine.WDT_RESET

@@ -31,6 +31,9 @@ def flash(
     baud: Annotated[int, typer.Option(help="speed of the serial line (ESP32)")] = 460800,
     no_stub: Annotated[bool, typer.Option(
         "--no-stub", help="use the chip's ROM loader alone: slower")] = False,
+    phase_pins: Annotated[bool, typer.Option(
+        "--phase-pins", help="the board's phase pins are high in their stages, for a power "
+                             "profiler: docs/power.md")] = False,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
 ) -> None:
     """Build what a node needs, write it, read it back, and have the node test itself."""
@@ -38,7 +41,8 @@ def flash(
     from outpost.console import print_json
 
     plan, told = flashing.run(flashing.Options(board, port, model, image, node, network,
-                                               battery, wipe, baud, not no_stub), dry_run)
+                                               battery, wipe, baud, not no_stub, phase_pins),
+                                dry_run)
     if json:
         print_json({**plan.json(), **({"told": told} if told else {})})
     else:

@@ -36,6 +36,7 @@ def deepsleep(ms=0):
     state["slept_ms"] = ms
     state["ext1"] = esp32.ext1
     state["radio"] = any(radio_on.values())
+    state["driven"] = Pin.driven
     with open(_here + "/slept.json", "w") as file:
         json.dump(state, file)
     raise Slept
@@ -78,6 +79,7 @@ class RTC:
 class Pin:
     IN, OUT, PULL_UP = 1, 3, 2
     modes = {}
+    driven = []  # (number, level), in order
 
     def __init__(self, number, mode=-1, pull=-1, *, value=None, hold=None):
         if not 0 <= number <= 39:
@@ -86,7 +88,10 @@ class Pin:
         if mode != -1:
             Pin.modes[number] = mode, pull, value, hold
 
-    def value(self):
+    def value(self, level=None):
+        if level is not None:
+            Pin.driven.append((self.number, level))
+            return None
         return state.get("pins", {}).get(str(self.number), int(Pin.modes[self.number][1] == 2))
 
 
