@@ -1,12 +1,13 @@
 """Fixtures every test may use."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import outpost.device  # noqa: F401  # firmware/ on the path, for `from node import …`
+from outpost.toolchain.servers import Mosquitto, Postgres
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,25 @@ def on_micropython(micropython: Path, tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mosquitto() -> Iterator[Mosquitto]:
+    """A real broker that everybody may use; a test that stops it starts it again."""
+    with Mosquitto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL; each test makes a database of its own."""
+    with Postgres(fsync="off") as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """An empty database of either kind, as store.connect() takes it."""
+    if request.param == "sqlite":
+        return tmp_path / "gateway.db"
+    return request.getfixturevalue("postgres").database()

@@ -59,9 +59,11 @@ def open_desk(where):
     return Desk(engine, clock=None), engine
 
 
-@pytest.fixture
-def engine():
-    _, made = open_desk("sqlite://")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request):
+    where = ("sqlite://" if request.param == "sqlite"
+             else request.getfixturevalue("postgres").database())
+    _, made = open_desk(where)
     yield made
     made.dispose()
 
@@ -99,7 +101,7 @@ def head(desk, *frames):
 def everything(engine):
     """All there is in the database."""
     with engine.connect() as db:
-        return {table.name: db.execute(table.select()).all()
+        return {table.name: sorted(db.execute(table.select()).all())
                 for table in store.metadata.sorted_tables}
 
 

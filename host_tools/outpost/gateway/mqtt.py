@@ -62,6 +62,15 @@ def where(url: str, ca: str | None = None) -> Where:
                  unquote(parts.password) if parts.password else None, tls)
 
 
+def connection(broker: Where) -> aiomqtt.Client:
+    """Return a client for `broker`, to be entered."""
+    return aiomqtt.Client(
+        broker.host, broker.port, username=broker.user, password=broker.password,
+        tls_context=broker.tls, max_queued_incoming_messages=QUEUE, timeout=10,
+        # or an answer waits 40 ms for the acknowledgement of what went before it
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)])
+
+
 class Port:
     """The subscription, kept up whatever the broker does. `group`: shared with other workers."""
 
@@ -77,11 +86,7 @@ class Port:
         wait_s = WAIT_S[0]
         while True:
             try:
-                async with aiomqtt.Client(
-                        self._broker.host, self._broker.port, username=self._broker.user,
-                        password=self._broker.password, tls_context=self._broker.tls,
-                        max_queued_incoming_messages=QUEUE, timeout=10,
-                        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]) as client:
+                async with connection(self._broker) as client:
                     await client.subscribe(self._topic, qos=1)
                     self._client, wait_s = client, WAIT_S[0]
                     self.ready.set()

@@ -222,15 +222,20 @@ def download(packages: list[str], folder: Path, own_release: bool = False) -> No
     _unpack(scratch, folder)
 
 
-def install(packages: list[str], folder: Path) -> None:
-    """Unpack `packages` and all they depend on, the C library too, below `folder`.
+def install(packages: list[str], folder: Path, own_release: bool = False) -> None:
+    """Unpack `packages` and all they depend on below `folder`.
 
-    They come from the suite Outpost takes its sources from, however old this machine is; run them
-    with `command`.
+    They come from the suite Outpost takes its sources from, however old this machine is, and the C
+    library too: run them with `command`. With `own_release` they come from this machine's own, and
+    use its C library: run them with their library folders in $LD_LIBRARY_PATH.
     """
+    suite = _os_release(OS_RELEASE).get("VERSION_CODENAME") if own_release else None
     scratch = _fetch(folder, "install", "--yes", "--download-only", "--no-install-recommends",
                      "-o", f"Dir::Cache::archives={folder.absolute() / SCRATCH}",
-                     "-o", "Debug::NoLocking=1", *packages)
+                     "-o", "Debug::NoLocking=1", *packages, suite=suite)
+    if own_release:
+        for path in scratch.glob("libc[6-]*.deb"):
+            path.unlink()
     _unpack(scratch, folder)
 
 
@@ -243,7 +248,8 @@ def command(folder: Path, program: str) -> list[str]:
     libraries = sorted({str(path.parent) for path in folder.glob("**/*.so.*")
                         if path.parent.parent.name == "lib"})
     return [str(loader), "--library-path", ":".join(libraries),
-            str(folder / "usr/bin" / program)]
+            str(next(path for path in (folder / "usr/bin" / program, folder / "usr/sbin" / program)
+                     if path.exists()))]
 
 
 def _unpack(scratch: Path, folder: Path) -> None:

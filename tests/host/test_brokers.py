@@ -1,0 +1,382 @@
+"""Records come home once, through brokers, gateways, nodes and links that fail in every way.
+
+The same with mosquitto and with the gateway's own broker, into SQLite and into PostgreSQL.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from gateways import enrolled, gateway
+
+from outpost.gateway import load, mqtt, store
+from outpost.gateway.load import Manners, Node
+from outpost.paths import FIRMWARE
+from outpost.toolchain.servers import Mosquitto, free_port
+
+LIB = Path(__file__).parents[1] / "device/lib"
+
+
+def made(count: int, records: int) -> list[Node]:
+    return [Node(number, records) for number in range(1, count + 1)]
+
+
+def keys(nodes: list[Node]) -> dict[int, bytes]:
+    return {node.number: load.key(node.number) for node in nodes}
+
+
+def home(nodes: list[Node], broker: mqtt.Where, manners: Manners, timeout_s: float = 240,
+         **more) -> int:
+    return asyncio.run(asyncio.wait_for(load.bring_home(nodes, broker, manners, **more),
+                                        timeout_s))
+
+
+def check(database: str | Path, nodes: list[Node], size: int = 32) -> None:
+    """All records there, each once, and all acknowledged."""
+    engine = store.connect(database)
+    with engine.connect() as db:
+        load.check(db.execute(store.records.select().with_only_columns(
+            store.records.c.node, store.records.c.seq, store.records.c.payload)), nodes, size)
+        heads = {row.node: row.head for row in db.execute(store.lanes.select())}
+        assert db.execute(store.pieces.select()).first() is None
+    assert heads == {node.number: node.total for node in nodes}
+    engine.dispose()
+
+
+class Gateway:
+    """`outpost gateway` as a process of its own, which may be killed at any moment."""
+
+    def __init__(self, database: str | Path, broker: Mosquitto | None = None,
+                 share: str = "") -> None:
+        self.port = broker.port if broker else free_port()
+        where = (["--broker", f"mqtt://127.0.0.1:{self.port}"] if broker
+                 else ["--listen", f"127.0.0.1:{self.port}"])
+        self.command = [sys.executable, "-m", "outpost", "gateway", "--database", str(database),
+                        "--no-provisioned", "--volatile", "--json", *where,
+                        *(["--share", share] if share else [])]
+        self.where = mqtt.Where("127.0.0.1", self.port)
+
+    def __enter__(self) -> "Gateway":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        assert json.loads(self.process.stdout.readline())["port"] == self.port
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        self.process.send_signal(number)
+        self.process.stdout.close()
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def broker_and_gateway(kind: str, database: str | Path, request):
+    """A gateway in this process, with its own broker or with mosquitto."""
+    broker = None
+    if kind == "mosquitto":
+        broker = mqtt.Where("127.0.0.1", request.getfixturevalue("mosquitto").port)
+    with gateway(database, broker=broker) as where:
+        yield where
+
+
+BROKERS = pytest.mark.parametrize("kind", ["mosquitto", "embedded"])
+
+
+@BROKERS
+def test_doubled_overtaken_and_lost_frames(kind, database, request):
+    nodes = made(20, 300)
+    enrolled(database, keys(nodes))
+    manners = Manners(records=7, doubled=0.2, overtaken=0.2, lost=0.05, patience_s=0.5)
+    with broker_and_gateway(kind, database, request) as where:
+        messages = home(nodes, where, manners)
+    assert messages > 20 * 300 / 7
+    check(database, nodes)
+
+
+@pytest.mark.parametrize(("kind", "database"), [
+    ("mosquitto", "sqlite"), ("mosquitto", "postgresql"), ("embedded", "sqlite")],
+    indirect=["database"])
+def test_brokers_and_gateways_killed_at_random(kind, database):
+    """kill -9, again and again, of the broker and of the gateway, until all is home."""
+    nodes = made(12, 300)
+    enrolled(database, keys(nodes))
+    rng = random.Random(8)
+    manners = Manners(records=4, window=2, doubled=0.1, overtaken=0.1, forgets=0.3,
+                      patience_s=0.5)
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(Mosquitto()) if kind == "mosquitto" else None
+        one = stack.enter_context(Gateway(database, broker))
+        kills = {"broker": 0, "gateway": 0}
+
+        def stored() -> int:
+            engine = store.connect(database)
+            with engine.connect() as db:
+                count = sum(row.head for row in db.execute(store.lanes.select()))
+            engine.dispose()
+            return count
+
+        def strike() -> None:
+            # by how far things are, not by the clock
+            for share in (0.05, 0.3, 0.5, 0.7):
+                while stored() < share * 12 * 300:
+                    time.sleep(0.02)
+                victim = rng.choice(["broker", "gateway"]) if broker else "gateway"
+                kills[victim] += 1
+                if victim == "broker":
+                    broker.kill()
+                    time.sleep(rng.uniform(0, 0.3))
+                    broker.start()
+                else:
+                    one.kill()
+                    one.start()
+
+        killer = threading.Thread(target=strike)
+        killer.start()
+        home(nodes, one.where, manners)
+        killer.join()
+        assert one.kill(signal.SIGTERM) == 0  # it ends by itself when it is asked to
+        one.start()
+    assert sum(kills.values()) == 4 and kills["gateway"] and bool(kills["broker"]) == bool(broker)
+    check(database, nodes)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_two_workers_share_the_work(database, mosquitto):
+    nodes = made(20, 200)
+    enrolled(database, keys(nodes))
+    with Gateway(database, mosquitto, "desk") as one, Gateway(database, mosquitto, "desk") as two:
+        home(nodes, one.where, Manners(records=5, overtaken=0.1, doubled=0.1, patience_s=1))
+        two.kill()
+        more = [Node(node.number, 300, acked=200) for node in nodes]
+        home(more, one.where, Manners(records=5, patience_s=0.5))
+    check(database, more)
+
+
+# --- the node's own code, over links that fail ---
+
+NODE = """
+import sys
+from node.board import Common, Late
+from node.state import State
+from node.uplink import mqtt, tcp
+from node.uplink.session import Session
+from ram import outbox
+import time
+
+class Board(Common):
+    cause, node_id, key = 1, 1, bytes.fromhex(sys.argv[3])
+    def __init__(self):
+        super().__init__()
+        self.began = time.ticks_ms()
+        self.limit_us = 20000000
+    def ticks_us(self): return time.ticks_diff(time.ticks_ms(), self.began) * 1000
+    def now_s(self): return 1767600000
+    def random32(self): return self.ticks_us() & 0xFFFF
+    def battery_mv(self): return 3900
+    def temperature_c(self): return 20
+    def feed(self): pass
+
+class Settings:
+    frame, version, problem, uplink_s = 1024, 1, None, 1800
+
+mqtt.Mqtt.patience_ms = int(sys.argv[2])
+box = outbox()
+for seq in range(int(sys.argv[4])):
+    box.put(seq % 4, 1 + seq % 5, 1767600000 + seq, b"record %d " % seq + bytes(seq % 50))
+state = State()
+board = Board()
+try:
+    link = mqtt.Mqtt(tcp.Tcp("127.0.0.1", int(sys.argv[1]), mqtt.Mqtt.patience_ms), 1)
+    try:
+        Session(board, Settings, state, box, link).hold()
+    finally:
+        link.close()
+    print("done", box.depth())
+except OSError as error:
+    print("error", error.errno, box.depth())
+except Late:
+    print("late", box.depth())
+"""
+KEY = load.key(1)
+COUNT = 200
+
+
+@pytest.fixture
+def node(micropython, tmp_path):
+    """A function that lets a node on MicroPython report to `port`; returns what came of it."""
+    def run(port: int, patience_ms: int = 2000, count: int = COUNT) -> list[str]:
+        (tmp_path / "reports.py").write_text(NODE)
+        done = subprocess.run(
+            [micropython, tmp_path / "reports.py", str(port), str(patience_ms), KEY.hex(),
+             str(count)], capture_output=True, text=True, timeout=120, check=False,
+            env={"MICROPYPATH": f"{FIRMWARE}:{LIB}:.frozen"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.split()
+
+    return run
+
+
+class Proxy:
+    """A TCP proxy whose `manner(direction, data)` is what becomes of data: bytes, or None."""
+
+    def __init__(self, port: int, manner) -> None:
+        self.target, self.manner = port, manner
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.open = [self.server]
+
+    def __enter__(self) -> "Proxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ours, _ = self.server.accept()
+                theirs = socket.create_connection(("127.0.0.1", self.target))
+                self.open += [ours, theirs]
+                for name, a, b in (("up", ours, theirs), ("down", theirs, ours)):
+                    threading.Thread(target=self._pass, args=(name, a, b), daemon=True).start()
+
+    def _pass(self, name: str, a: socket.socket, b: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while data := a.recv(4096):
+                data = self.manner(name, data)
+                if data is None:
+                    time.sleep(600)  # half open: it is there, and nothing comes any more
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+
+
+@BROKERS
+def test_the_nodes_own_mqtt_through_a_good_link(kind, database, request, node):
+    enrolled(database, {1: KEY})
+    with broker_and_gateway(kind, database, request) as where:
+        assert node(where.port) == ["done", "0"]
+        assert node(where.port) == ["done", "0"]  # the same again: it is only answered
+    engine = store.connect(database)
+    with engine.connect() as db:
+        rows = db.execute(store.records.select()).all()
+        beat = json.loads(db.execute(store.status.select()).one().items)
+    engine.dispose()
+    assert len(rows) == COUNT and beat["battery_mv"] == 3900
+    assert beat["waiting"] == {"0": 50, "1": 50, "2": 50, "3": 50}
+    for row in rows:
+        number = int(row.payload.split()[1])
+        assert (row.lane, row.seq) == (number % 4, number // 4 + 1)
+        assert (row.kind, row.time_s) == (1 + number % 5, 1767600000 + number)
+        assert row.payload == b"record %d " % number + bytes(number % 50)
+
+
+@BROKERS
+def test_half_open_connections_end_with_the_deadline(kind, tmp_path, request, node):
+    """The link dies after so many bytes, either way, without a word."""
+    database = enrolled(tmp_path / "gateway.db", {1: KEY})
+    outcomes = set()
+    with broker_and_gateway(kind, database, request) as where:
+        for way in ("up", "down"):
+            for alive in (0, 3, 30, 60, 200):
+                passed = {"up": 0, "down": 0}
+
+                def manner(name: str, data: bytes, way=way, alive=alive, passed=passed):
+                    passed[name] += len(data)
+                    return None if name == way and passed[name] > alive else data
+
+                with Proxy(where.port, manner) as proxy:
+                    result = node(proxy.port, 300)
+                outcomes.add(result[0])
+                assert result[0] == "error" or alive > 60, (way, alive, result)
+        assert node(where.port) == ["done", "0"]
+    assert "error" in outcomes
+    check_rows(database)
+
+
+def check_rows(database: str | Path) -> None:
+    engine = store.connect(database)
+    with engine.connect() as db:
+        found = [int(row.payload.split()[1]) for row in db.execute(store.records.select())]
+    engine.dispose()
+    assert sorted(found) == list(range(COUNT))
+
+
+@BROKERS
+def test_a_slow_link_in_crumbs(kind, tmp_path, request, node):
+    """Five bytes at a time with a pause between: slower than a modem of old, but it gets there."""
+    database = enrolled(tmp_path / "gateway.db", {1: KEY})
+
+    def manner(name: str, data: bytes) -> bytes:
+        time.sleep(0.0005 * len(data))
+        return data
+
+    with broker_and_gateway(kind, database, request) as where, \
+            Proxy(where.port, manner) as proxy:
+        assert node(proxy.port, 10_000) == ["done", "0"]
+    check_rows(database)
+
+
+@pytest.mark.parametrize("said", [
+    b"", b"\x20\x02\x00\x05", b"\x20\x02\x00\x02", b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"\x20\xff\xff\xff\xff\x7f", b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00" + b"\xd0\x00" * 500,
+    b"\x20\x02\x00\x00\x90\x03\x00\x01\x80", b"\x20\x02\x00\x00\x90\x03\x00\x01\x00" + bytes(99),
+    b"\x20\x02\x00\x00\x90\x03\x00\x01\x00" + b"\x30\x05\x00\x09xxx" * 300,
+    b"\x20\x02\x00\x00\x90\x03\x00\x01\x00" + b"\x32\x02\x00\x00" * 300,
+    os.urandom(3000)])
+@pytest.mark.parametrize("closes", [True, False])
+def test_somebody_who_is_no_broker(node, said, closes):
+    """Whatever it says and however it ends, the node gives up in time and keeps its records."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def speak() -> None:
+            with contextlib.suppress(OSError):
+                line, _ = server.accept()
+                with line:
+                    line.sendall(said)
+                    if not closes:
+                        line.settimeout(60)
+                        while line.recv(4096):
+                            pass
+
+        threading.Thread(target=speak, daemon=True).start()
+        result = node(server.getsockname()[1], 200, 20)
+    assert result[0] == "error" and result[2] == "20"
+
+
+def test_nobody_is_there(node):
+    result = node(free_port(), 500, 20)
+    assert result == ["error", "111", "20"]  # ECONNREFUSED, at once
+
+
+# --- a million ---
+
+
+@pytest.mark.long
+@BROKERS
+def test_a_million_messages(kind, tmp_path, request):
+    """Half of them each broker's; each row once, whatever the order."""
+    nodes = made(1000, 500)
+    database = enrolled(tmp_path / "gateway.db", keys(nodes))
+    manners = Manners(records=1, window=16, doubled=0.02, overtaken=0.1, patience_s=20)
+    with broker_and_gateway(kind, database, request) as where:
+        messages = home(nodes, where, manners, timeout_s=3000)
+    assert messages >= 500_000
+    check(database, nodes)
