@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import os
 import struct
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -302,7 +304,7 @@ def test_no_second_node_touches_the_flash_before_the_first_is_gone(lay_out):
              f"World\nWorld(Path({str(folder)!r}))"])
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(1.5)
-        subprocess.run(["kill", "-9", str(orphan)], check=True)
+        os.kill(orphan, signal.SIGKILL)
         assert second.wait(20) == 0
     finally:
         for process in (first, second):
