@@ -40,6 +40,7 @@ ORIGINS = (
     ("libc, libm, libgcc", (".a(", "libm", "libgcc", "crtbegin", "crtend", "crti")),
     ("drivers, extmod", ("extmod", "ports/rp2", "drivers", "shared")),
     ("MicroPython core", ("/py/",)),
+    ("rp2 port", ("firmware.dir/",)),
 )
 
 

@@ -38,6 +38,7 @@ def emulate(
 
 def _mission(hours: float, seed: int, as_json: bool) -> None:
     """Fly a mission and print what came of it; exit code 1 unless all is accounted for."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from outpost.console import print_json, stdout
@@ -47,7 +48,8 @@ def _mission(hours: float, seed: int, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        table = Table("figure", "value", title="mission", title_justify="left")
+        table = Table("figure", "value", title="mission", title_justify="left",
+                      box=SIMPLE_HEAD)
         table.columns[1].justify = "right"
         for name, value in result.items():
             table.add_row(name.replace("_", " "), f"{value:,}" if value is not None else "unknown")

@@ -22,6 +22,7 @@ def firmware(
     = False,
 ) -> None:
     """Build the firmware: MicroPython, the node and the models in one UF2 file."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from outpost import firmware as image
@@ -40,7 +41,7 @@ def firmware(
         print_json({"uf2": str(built.uf2), "bytes": built.flash_bytes, "sha256": built.sha256,
                     "flash": built.sizes, "static_ram": built.ram_bytes})
         return
-    table = Table("flash", "bytes", title=f"{built.uf2}", title_justify="left")
+    table = Table("flash", "bytes", box=SIMPLE_HEAD)
     table.columns[1].justify = "right"
     for name, size in built.sizes.items():
         table.add_row(name, f"{size:,}")
@@ -49,4 +50,4 @@ def firmware(
     table.add_row("room before the files", f"{image.FIRMWARE_BYTES - built.flash_bytes:,}")
     table.add_row("static RAM", f"{built.ram_bytes:,}")
     stdout.print(table)
-    stdout.print(f"SHA-256 {built.sha256}")
+    stdout.print(f"SHA-256 of the image {built.sha256}\n{built.uf2}", soft_wrap=True)

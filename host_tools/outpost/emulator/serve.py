@@ -3,6 +3,7 @@
 import os
 import pty
 import selectors
+import signal
 import socket
 import time
 import tty
@@ -31,6 +32,8 @@ def serve(firmware: Path | None, flash: Path | None, port: int, speed: float) ->
         if path is not None and not path.is_file():
             raise EmulatorError(f"{path} is not a file")
     flash.parent.mkdir(parents=True, exist_ok=True)
+    for end in (signal.SIGTERM, signal.SIGHUP):  # a window that is closed keeps the flash too
+        signal.signal(end, signal.default_int_handler)
     with Emulator() as board:
         board.load(uf2=uf2, image=flash if flash.exists() else None)
         board.power()
