@@ -3,8 +3,8 @@
 import fcntl
 import json
 import os
-import struct
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
