@@ -5,7 +5,7 @@ from what the emulator measures, bench/costs.py prints: docs/contract.md.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -117,6 +117,14 @@ def wake(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> list
               "capture": watts["active"] + watts["sensor"]}
     return [Phase(name, us, us * states.get(name, watts["active"]) * 1e-6)
             for name, us in times.items()]
+
+
+def gated_uj(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> float:
+    """Return the joules in µJ of a wake that the recipe's gate ends: it must have one."""
+    gate = recipe.tiers.gate
+    short = replace(recipe, signal=replace(recipe.signal, window=gate.samples))
+    return wake_uj([phase for phase in wake(board, battery, short, forest)
+                    if phase.name not in ("pre", "infer")])
 
 
 def wake_uj(phases: list[Phase]) -> float:

@@ -55,7 +55,7 @@ def _told(one: "Found") -> str:
     signal, forest = one.recipe.signal, one.recipe.forest
     return (f"{signal.window} samples at {signal.rate_hz:g} Hz, {len(one.recipe.feature_names)} "
             f"features, {forest.trees} trees of depth {forest.depth}, {forest.vote}, "
-            f"{forest.form}")
+            f"{forest.form}" + (f", gate decides {100 * one.gated:.0f} %" if one.gated else ""))
 
 
 def _noticed(found: "Events | None") -> str:

@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from outpost import boards, build, contract, convert, costs, events, measure, recipe, sizes
+from outpost import boards, build, contract, convert, costs, events, measure, recipe, sizes, tiers
 from outpost.contract import Share
 from outpost.events import Events
 from outpost.paths import BUILD
@@ -63,6 +63,7 @@ class Found:
     held_out: Share
     events: Events | None = None  # cross-validated
     events_held_out: Events | None = None
+    gated: float = 0.0  # share of training windows that the gate decides
     measured_us: float | None = None
 
     def json(self) -> dict[str, Any]:
@@ -73,7 +74,8 @@ class Found:
                 "held_out": asdict(self.held_out), "bytes_modelled": self.bytes_modelled,
                 "measured_us": self.measured_us, "rate_hz": signal.rate_hz,
                 "window": signal.window, "hop": signal.hop,
-                "features": self.recipe.feature_names, "forest": asdict(forest),
+                "gated": self.gated, "features": self.recipe.feature_names,
+                "forest": asdict(forest),
                 **_events(self.events, ""), **_events(self.events_held_out, "_held_out")}
 
 
@@ -379,14 +381,16 @@ def _compiled(space: Space, worth: Worth) -> Found:
                     fitted.forest.answer(fitted.x_test))
         size = build.make_module(what, space.board.architecture, Path(scratch))["bytes"]
     answers = fitted.forest.answer(fitted.x_test).chosen
+    gate = tiers.fit(what, list(fitted.dataset.classes), fitted.train)
+    if gate is not None:
+        answers = np.where(tiers.quiet(gate, fitted.test.x), gate["class"], answers)
     held_out = contract.accuracy(answers, fitted.test)
-    phases = costs.wake(space.board, space.battery, what, fitted.forest)
     noticed = None if what.events is None else events.score(
         what, fitted.dataset.classes, fitted.dataset.test, fitted.test, answers)
-    return Found(what, worth.accuracy, worth.worst_class, costs.wake_uj(phases),
+    return Found(what, worth.accuracy, worth.worst_class, worth.energy_uj,
                  sum(costs.latency_us(space.board, what, fitted.forest)), size,
                  sizes.fitted(space.board.architecture).module(what, fitted.forest), held_out,
-                 worth.events, noticed)
+                 worth.events, noticed, worth.gated)
 
 
 def _measured(what: Recipe) -> float:
@@ -427,6 +431,12 @@ def write_toml(what: Recipe, file: Path) -> None:
         if part:
             table[name] = part
     document["features"] = table
+    document.setdefault("tiers", tomlkit.table()).pop("gate", None)
+    if what.tiers.gate is not None:
+        gate = what.tiers.gate
+        document["tiers"]["gate"] = {"samples": gate.samples, "channels": list(gate.channels),
+                                     "class": gate.label,
+                                     **({} if gate.span is None else {"span": gate.span})}
     document["forest"] = {key: value for key, value in asdict(forest).items() if value is not None}
     text = tomlkit.dumps(document)
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
@@ -434,7 +444,8 @@ def write_toml(what: Recipe, file: Path) -> None:
                        f"{what.name}.\n{text}")
     scratch.replace(file)
     again = recipe.load(file)
-    if (again.signal, again.features, again.forest) != (signal, what.features, forest):
+    if (again.signal, again.features, again.forest, again.tiers) != (
+            signal, what.features, forest, what.tiers):
         raise SearchError(f"{file}: what was written does not read as what was found")
 
 

@@ -16,7 +16,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.tree import DecisionTreeClassifier
 
-from outpost import contract, costs, data, features, kinds, reference, sizes
+from outpost import contract, costs, data, features, kinds, reference, sizes, tiers
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
 from outpost.events import Events, score
@@ -28,7 +28,9 @@ from outpost.recipe import (
     FeatureRow,
     Features,
     Forest,
+    Gate,
     Recipe,
+    Tiers,
 )
 
 FOLDS = 5
@@ -42,6 +44,8 @@ MOST_KEPT = 24  # features
 MOST_TREES = 24
 PRUNES = (0.0, 0.005, 0.02)
 SHIFTS = (0, 2, 4, 6)
+GATES = (0.0, 0.125, 0.25, 0.5)  # share of the window that a gate looks at; 0: no gate
+CAUTIONS = (1.25, 2.0, 4.0)  # a gate's span stays so many times below what other classes show
 RANKING_TREES = 60
 HEAP_BYTES = 1000  # what loading takes beside the file, twice: measured on emulator, motion
 
@@ -62,6 +66,7 @@ class Worth:
     latency_us: float
     limits: dict[str, float]  # by how much each hard bound is missed, in shares of it; ≤ 0: met
     events: Events | None = None
+    gated: float = 0.0  # share of windows that the gate decides
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,11 @@ class Space:
         self._sets: dict[float, data.Dataset] = {}
         self._grids: dict[tuple[float, int, int], Grid] = {}
         self._rankings: dict[tuple, list[str]] = {}
+        self._spans: dict[tuple, np.ndarray] = {}
         self._folds: dict[tuple[float, int], np.ndarray] = {}
         self.rates = self._rates()
         first = self.dataset(base.signal.rate_hz)
+        self.classes = first.classes
         self.shortest = min(len(one.samples) for one in first.train) / base.signal.rate_hz
         self.windows = self._windows()
         self.folds_of(base.signal.rate_hz, 0)  # fails here and not in the middle of a search
@@ -145,6 +152,15 @@ class Space:
                 for name, (first, count) in self.signals.items()]
         return replace(self.base, features=Features(False, tuple(rows)), signal=replace(
             self.base.signal, rate_hz=rate_hz, window=window, hop=hop))
+
+    @functools.cached_property
+    def _sensors(self) -> dict[str, tuple[str, ...]]:
+        """The channels of each sensor: those that are named alike."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self.base.signal.names:
+            sensor = name.rpartition("_")[0] or name
+            found[sensor] = (*found.get(sensor, ()), name)
+        return found
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -192,6 +208,8 @@ class Space:
             "leaf_samples": whole("leaf_samples", 1, 8),
             "prune": choose("prune", PRUNES),
             "shift": choose("shift", SHIFTS),
+            "gate": choose("gate", GATES),
+            "caution": choose("caution", CAUTIONS),
             "vote": choose("vote", VOTES),
             "form": choose("form", FORMS),
         }
@@ -220,6 +238,7 @@ class Space:
             "leaf_samples": min(forest.leaf_samples, 8),
             "prune": min(PRUNES, key=lambda prune: abs(prune - forest.prune)),
             "shift": min(SHIFTS, key=lambda shift: abs(shift - base.features.shift)),
+            "gate": 0.25 if base.tiers.gate is not None else 0.0, "caution": CAUTIONS[1],
             "vote": forest.vote, "form": forest.form}
         return [{**fixed, "window": window} for window in self.windows]
 
@@ -235,8 +254,50 @@ class Space:
         forest = replace(self.base.forest, kind=params["kind"], trees=trees, depth=params["depth"],
                          leaves=None, leaf_samples=params["leaf_samples"],
                          prune=params["prune"], vote=params["vote"], form=params["form"])
-        return replace(grid.wide, features=Features(False, tuple(rows), params["shift"]),
-                       forest=forest)
+        what = replace(grid.wide, features=Features(False, tuple(rows), params["shift"]),
+                       forest=forest, tiers=self._tiers(params))
+        if what.tiers.gate is None:
+            return what
+        span = self._span(grid, what, np.arange(len(grid.windows.y)), params["caution"])
+        if span < 1:
+            return replace(what, tiers=replace(what.tiers, gate=None))
+        return replace(what, tiers=replace(what.tiers, gate=replace(what.tiers.gate, span=span)))
+
+    @functools.cached_property
+    def quietest(self) -> str:
+        """The class a gate is for: model.toml's, or the one that moves least."""
+        if self.base.tiers.gate is not None:
+            return self.base.tiers.gate.label
+        grid = self.grid(self.base.signal.rate_hz, self.base.signal.window, self.base.signal.hop)
+        moved = grid.windows.x.std(axis=1).mean(axis=1)
+        means = [moved[grid.windows.y == i].mean() if (grid.windows.y == i).any() else np.inf
+                 for i in range(len(self.classes))]
+        return self.classes[int(np.argmin(means))]
+
+    def _tiers(self, params: dict[str, object]) -> Tiers:
+        """Return the base's tiers with the gate of a choice, its span still open."""
+        base = self.base.tiers
+        samples = round(params["window"] * params["gate"])
+        if samples < 2:
+            return replace(base, gate=None)
+        channels = (base.gate.channels if base.gate is not None else
+                    next(iter(self._sensors.values())))
+        return replace(base, gate=Gate(samples, channels, self.quietest, None))
+
+    def _span(self, grid: Grid, what: Recipe, rows: np.ndarray, caution: float) -> int:
+        """Return what a gate may take for still, from the training windows in `rows`."""
+        shown = self._shown(grid, what)[rows]
+        others = shown[grid.windows.y[rows] != self.classes.index(what.tiers.gate.label)]
+        return min(int(others.min() / caution), tiers.MOST_SPAN)
+
+    def _shown(self, grid: Grid, what: Recipe) -> np.ndarray:
+        """Return how much each training window moves, as a gate sees it."""
+        gate = what.tiers.gate
+        key = (grid.wide.signal, gate.samples, gate.channels)
+        if key not in self._spans:
+            channels = [what.signal.names.index(name) for name in gate.channels]
+            self._spans[key] = tiers.spans(grid.windows.x, gate.samples, channels)
+        return self._spans[key]
 
     def _grid_of(self, params: dict[str, object]) -> Grid:
         rate, window = params["rate_hz"], params["window"]
@@ -290,7 +351,8 @@ class Space:
         what = self.recipe(params)
         fold_of = self.folds_of(params["rate_hz"], seed)[grid.windows.recording]
         return self._worth(grid, what, fold_of,
-                           lambda rows, fold: self._kept(grid, params, rows, (seed, fold)))
+                           lambda rows, fold: self._kept(grid, params, rows, (seed, fold)),
+                           params["caution"])
 
     def worth_of(self, what: Recipe, seed: int = 0) -> Worth:
         """Return the same of a recipe as it stands, its features fixed."""
@@ -300,9 +362,10 @@ class Space:
         return self._worth(grid, what, fold_of, lambda rows, fold: what.feature_names)
 
     def _worth(self, grid: Grid, what: Recipe, fold_of: np.ndarray,
-               kept: Callable[[np.ndarray, int], list[str]]) -> Worth:
-        y = grid.windows.y
-        answers = np.zeros(len(y), int)
+               kept: Callable[[np.ndarray, int], list[str]], caution: float | None = None
+               ) -> Worth:
+        y, gate = grid.windows.y, what.tiers.gate
+        answers, gated = np.zeros(len(y), int), np.zeros(len(y), bool)
         forests = []
         with config_context(assume_finite=True, skip_parameter_validation=True):
             for fold in np.unique(fold_of):
@@ -310,7 +373,13 @@ class Space:
                 x = grid.columns(kept(np.flatnonzero(~held), int(fold)), what.features.shift)
                 forest, classes = grown(what.forest, x[~held], y[~held])
                 answers[held] = classes[forest.answer(x[held]).chosen]
+                if gate is not None:
+                    span = gate.span if caution is None and gate.span is not None else self._span(
+                        grid, what, np.flatnonzero(~held), caution or tiers.CAUTION)
+                    gated |= held & (self._shown(grid, what) <= span)
                 forests.append(forest)
+        if gate is not None:
+            answers[gated] = self.classes.index(gate.label)
         right = answers == y
         found = None
         if what.events is not None:
@@ -318,10 +387,10 @@ class Space:
             found = score(what, dataset.classes, dataset.train, grid.windows, answers)
         return self._costed(what, float(right.mean()),
                             min(float(right[y == label].mean()) for label in np.unique(y)),
-                            forests, found)
+                            forests, found, float(gated.mean()))
 
     def _costed(self, what: Recipe, accuracy: float, worst: float,
-                forests: list[reference.Forest], found: Events | None) -> Worth:
+                forests: list[reference.Forest], found: Events | None, gated: float) -> Worth:
         """Put the costs beside an accuracy: each the mean over the folds' forests."""
         def mean(figure: Callable[[reference.Forest], float]) -> float:
             return float(np.mean([figure(forest) for forest in forests]))
@@ -340,7 +409,10 @@ class Space:
         if found is not None:
             got |= {"detected": found.share, "false_alarms_per_hour": found.per_hour,
                     "delay_s": min(found.delay_s, 1e6)}
-        return Worth(what, accuracy, worst, energy, size, latency, self._limits(got), found)
+        limits = self._limits(got)  # of a whole wake: no bound counts on the gate
+        if gated:
+            energy += gated * (costs.gated_uj(board, battery, what, forests[0]) - energy)
+        return Worth(what, accuracy, worst, energy, size, latency, limits, found, gated)
 
     def _limits(self, got: dict[str, float]) -> dict[str, float]:
         """Return by how much each bound of the contract, and the board's heap, is missed."""

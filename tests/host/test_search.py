@@ -71,7 +71,8 @@ def space_of(file, **changes):
 CHOICE = {"rate_hz": 10.0, "window": 16, "hop": 2, "signals": "accel", "statistic_1": "mad",
           "statistic_2": "jerk", "statistic_3": "none", "kept": 3,
           "kind": "RandomForestClassifier", "trees": 4, "depth": 3,
-          "leaf_samples": 2, "prune": 0.005, "shift": 2, "vote": "soft", "form": "compact"}
+          "leaf_samples": 2, "prune": 0.005, "shift": 2, "gate": 0.0,
+          "caution": 2.0, "vote": "soft", "form": "compact"}
 
 
 # --- fronts ---
@@ -191,6 +192,25 @@ def test_more_of_anything_has_more_bytes():
     fitted = sizes.fitted("rv32imc")
     assert fitted.error < 0.15
     assert fitted.bytes["node fast"] > fitted.bytes["node compact"] > 3
+
+
+def test_a_gate_spares_joules_and_its_threshold_comes_from_the_training_folds(model):
+    """One class stands still: most of its windows are decided by the first quarter of them."""
+    with np.load(model.parent / "all.npz") as old:
+        x, y = old["X"].copy(), old["y"]
+    x[y == "slow", :3] = np.random.default_rng(5).integers(-9, 9, x[y == "slow", :3].shape)
+    np.savez(model.parent / "all.npz", X=x, y=y, rate_hz=20.0)
+    found = space_of(model)
+    assert found.quietest == "slow"
+    without, with_it = (found.worth({**CHOICE, "gate": gate, "kept": 6}) for gate in (0.0, 0.25))
+    gate = with_it.recipe.tiers.gate
+    assert gate.samples == 4 and gate.channels == ("accel_x", "accel_y", "accel_z")
+    assert gate.label == "slow" and gate.span > 20
+    assert with_it.gated > 0.2 and with_it.energy_uj < without.energy_uj
+    assert with_it.accuracy > without.accuracy - 0.05 and with_it.limits == without.limits
+    file = model.parent / "gated.toml"
+    search.write_toml(with_it.recipe, file)
+    assert recipe.load(file).tiers.gate == gate
 
 
 # --- studies ---
