@@ -22,11 +22,11 @@ from flash import (
     program_cuts,
 )
 
-from node import ring as ring_module
+from node import mount as mount_module
 from node import sector as sector_module
 from node.ring import Ring
 
-BUFFERS = [sector_module.out, sector_module.seen, ring_module._head]
+BUFFERS = [sector_module.out, sector_module.seen, mount_module._head]
 BOOTS = ((ZEROS, ONES), (ONES, ZEROS), (RANDOM, RANDOM), (SETTLED, SETTLED), (SETTLED, RANDOM),
          (ZEROS, SETTLED))
 MODEL_OF = {cut: model for model in MODELS for cut in MODELS[model]}
