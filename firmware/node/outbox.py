@@ -13,10 +13,11 @@ TELEMETRY = const(2)
 DIAGNOSTIC = const(3)
 LANES = const(4)
 
-_FAIR = const(4)  # of so many batches one goes to the lane that has waited longest
+_FAIR = const(4)  # of so many batches one goes to the lower lanes in turn
+_LOW = const(3)  # lanes below alert
 _PAGE = const(256)  # telemetry gathered in retained memory
 _LANE = const(40)  # Ring.SAVED numbers of four bytes
-_GATHERED = const(168)  # in save(): after the lanes, and sequence and length of what is gathered
+_GATHERED = const(168)  # in save(): after the lanes, sequence and length gathered, and the turn
 
 SAVED = const(424)  # bytes of save()
 
@@ -52,18 +53,20 @@ class Outbox:
     def save(self, buf):
         for lane in range(LANES):
             pack_into("<10I", buf, lane * _LANE, *self.lanes[lane].save())
-        pack_into("<II", buf, LANES * _LANE, self.lanes[TELEMETRY].next_seq, self._fill)
+        first = self.lanes[TELEMETRY].next_seq
+        pack_into("<IHH", buf, LANES * _LANE, first, self._fill, self._turn)
         buf[_GATHERED:_GATHERED + _PAGE] = self._page
 
     def _regather(self, saved):
         # What had reached the ring before the node went down must not be appended twice.
-        first, fill = unpack_from("<II", saved, LANES * _LANE)
+        first, fill, self._turn = unpack_from("<IHH", saved, LANES * _LANE)
         ring = self.lanes[TELEMETRY]
         if fill > _PAGE:
             return
         flushed = 0
-        if unpack_from("<I", saved, TELEMETRY * _LANE)[0] == ring.epoch:
-            flushed = ring.next_seq - first
+        if unpack_from("<I", saved, TELEMETRY * _LANE)[0] == ring.epoch and ring.next_seq > first:
+            for _ in ring.records(first):  # not by numbers: those may have jumped
+                flushed += 1
         self._page[:] = saved[_GATHERED:_GATHERED + _PAGE]
         self._fill = fill
         for kind, time_s, payload in list(self.gathered()):
@@ -152,15 +155,15 @@ class Outbox:
         return frame.end(), lane, self.sent[lane]
 
     def _choose(self):
-        # By priority, but every fourth batch from the lowest lane that waits. A record that goes
-        # in parts is finished first.
+        # By priority, but every fourth batch to the lower lanes in turn: none starves, though a
+        # link may never last for more than one batch. A record that goes in parts is finished
+        # first.
         if self.offset:
             return self._lane
-        self._turn += 1
-        lanes = range(LANES)
-        if self._turn % _FAIR == 0:
-            lanes = range(LANES - 1, -1, -1)
-        for lane in lanes:
+        self._turn = (self._turn + 1) % (_FAIR * _LOW)
+        first = 0 if self._turn % _FAIR else LANES - 1 - (self._turn // _FAIR - 1) % _LOW
+        for step in range(LANES):
+            lane = (first + step) % LANES
             if self.sent[lane] + 1 < self.lanes[lane].next_seq:
                 self._lane = lane
                 return lane
