@@ -127,11 +127,13 @@ def _lived(model: str, board: Board, world: str, battery: str, days: float) -> l
 def _fetch(board: Board) -> None:
     """Build what the measurements need, for minutes the first time."""
     from outpost import firmware
+    from outpost.emulator import parts
     from outpost.toolchain import qemu
 
     if board.chip["name"] == "RP2040" and not machines.Pico.present():
         built = build.build("motion", (build.HOST, board.architecture))
         firmware.build([built.folder])
+        parts.rp2040js()
     for machine in qemu.MACHINES.values():
         if machine.arch == board.architecture:
             qemu.firmware(machine)

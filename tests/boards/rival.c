@@ -10,18 +10,7 @@ static mp_obj_t predict(mp_obj_t features_in, mp_obj_t votes_in)
     mp_buffer_info_t features, votes;
     mp_get_buffer_raise(features_in, &features, MP_BUFFER_READ);
     mp_get_buffer_raise(votes_in, &votes, MP_BUFFER_RW);
-    uint8_t *counted = votes.buf;
-    for (volatile int i = 0; i < OUTPOST_CLASSES; i++) {
-        counted[i] = 0;
-    }
-    outpost_tree_votes(features.buf, counted);
-    int best = 0;
-    for (int i = 1; i < OUTPOST_CLASSES; i++) {
-        if (counted[i] > counted[best]) {
-            best = i;
-        }
-    }
-    return MP_OBJ_NEW_SMALL_INT(best);
+    return MP_OBJ_NEW_SMALL_INT(outpost_predict(features.buf, votes.buf));
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(predict_obj, predict);
 

@@ -69,7 +69,7 @@ def test_same_answers(machine, name, model, tmp_path):
     what = model(name)
     arch, answer = MACHINES[machine]
     x = what.features(what.windows)[:100]
-    rows = [(row, np.zeros(what.votes(x).shape[1], np.uint8)) for row in x]
+    rows = [(row, np.zeros(what.answer(x).votes.shape[1], np.uint8)) for row in x]
     theirs = rival(machine, what, tmp_path)
     obj = compile_module([NATIVE / "module.c"], [what.folder, NATIVE], arch, tmp_path / "ours.o")
     ours = link(obj, arch, "ours")

@@ -241,9 +241,10 @@ def test_telemetry_in_retained_memory_outlives_the_watchdog(folder):
     assert found.decisions == world.state.wakes - 3
 
 
-def test_a_brownout_costs_what_was_gathered_and_no_more(folder):
+@pytest.mark.parametrize("wakes", [4, 7])  # not when a page has just become full
+def test_a_brownout_costs_what_was_gathered_and_no_more(folder, wakes):
     world = plain_world(folder)
-    live(world, 9)
+    live(world, wakes)
     assert strike(world, "brownout") == "cut"
     found = finish(world)
     assert found.ok and 0 < found.unflushed <= audit.GATHERED // audit.LEAST

@@ -165,6 +165,17 @@ class Postgres(Server):
         """Return the URL of a database."""
         return f"postgresql+psycopg://outpost@127.0.0.1:{self.port}/{database}"
 
+    def answers(self) -> bool:
+        """Whether it lets somebody in: it listens before it is ready."""
+        import psycopg
+
+        try:
+            psycopg.connect(host="127.0.0.1", port=self.port, user="outpost", dbname="postgres",
+                            connect_timeout=2).close()
+            return True
+        except psycopg.OperationalError:
+            return False
+
     def database(self) -> str:
         """Make an empty database and return its URL."""
         name = f"d{secrets.token_hex(4)}"
