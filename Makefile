@@ -65,7 +65,7 @@ firmware: venv  ## build a board's firmware: BOARD=rp2040
 emulate: venv  ## the board on this machine, its serial port included: BOARD=rp2040
 	@$(OUTPOST) emulate $(BOARD) $(ARGS)
 
-torture: venv  ## cut the power at every step of the flash ring
+torture: venv  ## cut the power at every step of the flash ring: CUTS=1000000 SEED=1
 	@$(OUTPOST) torture $(ARGS)
 
 bench: venv  ## benchmark tables: NAME=ring, or all
