@@ -217,7 +217,8 @@ def laps() -> list[tuple[str, ...]]:
 
 def table(title: str, *columns: str) -> Table:
     """Return an empty table; the first column is text."""
-    found = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 0, 0, 1),
+                  pad_edge=False)
     for i, column in enumerate(columns):
         found.add_column(column, justify="left" if i == 0 else "right")
     return found
@@ -226,17 +227,17 @@ def table(title: str, *columns: str) -> Table:
 def main() -> None:
     """Print the tables."""
     console = Console()
-    shown = table("Appending (bytes, erases, reads: counted; times: modelled)", "payload", "log",
-                  "programmed / B", "sent / B", "erases / record", "reads / record",
-                  "ms mean", "p99", "worst")
-    shown.columns[1].justify = "left"
+    shown = table("Appending (bytes, erases, reads: counted; times: modelled)", "B", "log",
+                  "pro-\ngrammed", "sent", "erases /\nrecord", "reads /\nrecord",
+                  "ms\nmean", "p99", "worst")
+    shown.columns[1].justify, shown.columns[1].no_wrap = "left", True
     for size in track((16, 32, 64), "appending", console=Console(stderr=True), transient=True):
         for row in appends(size):
             shown.add_row(*row, end_section=row[1].startswith("littlefs, "))
     console.print(shown)
-    console.print("[dim]programmed / B: bytes programmed for a byte of payload, without the 0xFF that "
-                  "only fills up units; sent: with it. prepared: the next sector erased while idle, "
-                  "its time not the append's. at once: one call, one sync, for so many records.\n")
+    console.print("[dim]programmed: bytes, without the 0xFF that only fills up units; sent: with "
+                  "it; both for a byte of payload. prepared: the next sector is erased while idle, "
+                  "out of the time. at once: one call, one sync, for so many records.\n")
     shown = table("Mounting a prepared ring, the most over laps (counted)", "sectors",
                   "heads looked at", "log2(sectors) + 1", "reads, cold, with mending",
                   "reads, warm")
