@@ -228,16 +228,16 @@ def main() -> None:
     """Print the tables."""
     console = Console()
     shown = table("Appending (bytes, erases, reads: counted; times: modelled)", "B", "log",
-                  "pro-\ngrammed", "sent", "erases /\nrecord", "reads /\nrecord",
+                  "pro-\ngram", "sent", "erases /\nrecord", "reads /\nrecord",
                   "ms\nmean", "p99", "worst")
     shown.columns[1].justify, shown.columns[1].no_wrap = "left", True
     for size in track((16, 32, 64), "appending", console=Console(stderr=True), transient=True):
         for row in appends(size):
             shown.add_row(*row, end_section=row[1].startswith("littlefs, "))
     console.print(shown)
-    console.print("[dim]programmed: bytes, without the 0xFF that only fills up units; sent: with "
-                  "it; both for a byte of payload. prepared: the next sector is erased while idle, "
-                  "out of the time. at once: one call, one sync, for so many records.\n")
+    console.print("[dim]program: bytes programmed, without the 0xFF that only fills up units; "
+                  "sent: with it; both for a byte of payload. prepared: the next sector erased while "
+                  "idle, out of the time. at once: one call, one sync, for so many records.\n")
     shown = table("Mounting a prepared ring, the most over laps (counted)", "sectors",
                   "heads looked at", "log2(sectors) + 1", "reads, cold, with mending",
                   "reads, warm")
