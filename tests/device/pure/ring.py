@@ -78,6 +78,7 @@ for one in (ring, ring_on(flash, ring.save()), ring_on(flash)):
 erases = []
 erase = flash.ioctl
 flash.ioctl = lambda operation, sector: erases.append(sector) or erase(operation, sector)
+ring = ring_on(flash)
 saved = ring.save()
 for i in range(300):
     ring.prepare()
