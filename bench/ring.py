@@ -237,7 +237,7 @@ def main() -> None:
     console.print(shown)
     console.print("[dim]program: bytes programmed, without the 0xFF that only fills up units; "
                   "sent: with it; both for a byte of payload. prepared: the next sector erased "
-                  "while idle, out of the time. at once: one call, one sync, for so many records.\n")
+                  "while idle, out of the time. at once: one call, one sync, for so many.\n")
     shown = table("Mounting a prepared ring, the most over laps (counted)", "sectors",
                   "heads looked at", "log2(sectors) + 1", "reads, cold, with mending",
                   "reads, warm")
