@@ -17,9 +17,6 @@ from node.settings import Settings
 from node.state import State
 
 _SETTINGS = "settings.json"
-_KEPT = const(0)  # of a model on trial, and why it was not: as in node/package.py
-_CRASHED = const(13)
-_FAILED = const(16)
 _MOST = const(0xFFFF)
 _AFTER_A_BUG_MS = const(60000)
 _WINDOWS = const(8)  # sent up at most between two uplinks
@@ -101,7 +98,9 @@ class Wake:
         if not clean:
             state.verified = state.state_s = 0
         if self.settings.trial and board.cause == WATCHDOG:
-            self._undo(_CRASHED)
+            from node import trial
+
+            trial.undo(self, trial.CRASHED)
         self._look(now_s)
         self._check(record.BAD_SETTINGS, self.settings.problem)
         if now_s >= state.state_s:
@@ -122,7 +121,7 @@ class Wake:
             mode = state.modes.mode
             lane = ALERT if mode >= CRITICAL else EVENTS
             state.motions, state.counted_s = 0, now_s
-            self._event(lane, record.MODE_CHANGED, before << 4 | mode, state.modes.reason)
+            self.event(lane, record.MODE_CHANGED, before << 4 | mode, state.modes.reason)
         day = energy.new_day(now_s)
         if day:
             from node import summary
@@ -190,7 +189,7 @@ class Wake:
     def _store(self):
         state = self.state
         if self.decision is not None and self.outcome != state.smoothed:
-            self._event(EVENTS, record.CLASS_CHANGED, self.outcome, state.smoothed)
+            self.event(EVENTS, record.CLASS_CHANGED, self.outcome, state.smoothed)
             state.smoothed = self.outcome
         if self.reading:
             source, values = self.reading
@@ -255,7 +254,9 @@ class Wake:
             if not self.seen >> reason & 1:
                 self._check(reason, None)
         if settings.trial:
-            self._judge()
+            from node import trial
+
+            trial.judge(self)
         state.unflashed = self._row(state.unflashed, record.FLASH_FAILED)
         state.failed = self._row(state.failed, record.STAGE_FAILED)
         listens = settings.listen and self.tier != NONE and state.energy.may_listen()
@@ -266,35 +267,6 @@ class Wake:
         state.depth = self.outbox.depth()
         board.retain(state.save(self.outbox))
         board.sleep((until_s - now_s) * 1000, listens)
-
-    # --- settings on trial ---
-
-    def _judge(self):
-        # A good wake is one from capture to flash with the model that is on trial.
-        state, bad = self.state, 1 << record.MODEL_REFUSED | 1 << record.STAGE_FAILED
-        if self.seen & bad:
-            self._undo(_FAILED)
-        elif (self.model and self.by == record.BY_MAIN and self.decision is not None
-                and not self.seen & 1 << record.FLASH_FAILED):
-            state.trial += 1
-            if state.trial >= self.settings.trial:
-                from node import update
-
-                update.keep()
-                self._told(_KEPT)
-
-    def _undo(self, why):
-        from node import update
-
-        if update.undo():
-            self._told(why)
-            self.settings = Settings(_SETTINGS)
-            self.state.verified = 0
-
-    def _told(self, what):
-        spec = self.settings.model or {}
-        self.state.trial = 0
-        self._event(EVENTS, record.UPDATE, what, spec.get("version", 0) & 255)
 
     # --- when ---
 
@@ -358,14 +330,14 @@ class Wake:
         if detail is None:
             if self.state.faults & bit:
                 self.state.faults &= ~bit
-                self._event(lane, reason, 0, 0)
+                self.event(lane, reason, 0, 0)
             return
         self.seen |= bit
         if not self.state.faults & bit:
             self.state.faults |= bit
-            self._event(lane, reason, detail, 1)
+            self.event(lane, reason, detail, 1)
 
-    def _event(self, lane, reason, detail, value):
+    def event(self, lane, reason, detail, value):
         self.alert = self.alert or lane == ALERT
         try:
             self.outbox.put(lane, record.EVENT, self.board.now_s(), bytes((reason, detail, value)))
