@@ -71,11 +71,15 @@ class EspRom:
     @property
     def flash(self) -> bytearray:
         """The flash, once the program that runs on it has ended: close the port first."""
+        self._rest()
+        return self._flash
+
+    def _rest(self) -> None:
+        """Wait until the chip has seen that the port was closed."""
         until = time.monotonic() + 60
         while self._program and self._master >= 0:
             assert time.monotonic() < until, "the port is still open"
             time.sleep(0.01)
-        return self._flash
 
     def plan(self, what: str = "", at: str = "", nth: int = 1) -> None:
         """From now on do `what` at the `nth` command `at`; nothing without arguments.
@@ -84,6 +88,8 @@ class EspRom:
         the answer is missing, once. flip: a bit of the answer is wrong, once. eat, garble: the
         same to the command as it arrives. cell: every program from here leaves a wrong bit.
         """
+        if at == "PROGRAM":  # the one that starts when the port is opened next
+            self._rest()
         self.seen.clear()
         self._fault = (what, at, nth) if what else None
         self._mute = self._cell = False
