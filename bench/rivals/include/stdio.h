@@ -1,0 +1,1 @@
+/* emlearn only logs with it, and logging is off. */

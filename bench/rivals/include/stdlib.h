@@ -1,0 +1,1 @@
+/* emlearn asks for nothing of it. */
