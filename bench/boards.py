@@ -7,18 +7,14 @@ latency are not modelled, so a real chip is slower where it runs code for the fi
 """
 
 import argparse
-import copy
 import json
-import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import emlearn
 import numpy as np
+import rivals
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +22,6 @@ from rich.table import Table
 from outpost import (
     boards,
     build,
-    cache,
     compile,
     convert,
     data,
@@ -39,15 +34,12 @@ from outpost import (
 from outpost.emulator import SECOND_US, Emulator
 from outpost.paths import BUILD, FIRMWARE, NATIVE
 from outpost.reference import integer_threshold
-from outpost.toolchain import unix
 from outpost.world import run as world
 
 ARCH = "armv6m"
 ROWS = 30
 WINDOWS = 8
 PROGRAM_US = 400  # of the flash, per page: host_tools/outpost/emulator/chip.mjs
-RIVALS = ("m2cgen==0.10.0", "everywhereml==0.2.40", "jinja2==3.1.6", "markupsafe==3.0.2",
-          "jinja2_workarounds==0.1.0", "python-slugify==8.0.4", "text-unidecode==1.3")
 SOURCE = "bench/boards.py on rp2040js 1.4.1, MicroPython 1.25.0"
 Fitted = SimpleNamespace  # recipe, windows, features x, forest
 
@@ -63,61 +55,7 @@ def fit(name: str) -> Fitted:
                            x=features.compute(what, test_set.x))
 
 
-# --- rivals ---
-
-
-def rivals() -> None:
-    """Make m2cgen and everywhereml importable, without all that they ask for."""
-    def fetch(folder: Path) -> None:
-        subprocess.run([sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target",
-                        str(folder), *RIVALS], check=True)
-
-    sys.path.append(str(cache.item(f"bench/{'-'.join(RIVALS[:2])}", fetch)))
-
-
-def m2cgen(forest: Any) -> str:
-    """Return m2cgen's Python for a forest, with an argmax behind it."""
-    import m2cgen as tool
-
-    sys.setrecursionlimit(10000)
-    code = tool.export_to_python(forest, function_name="score")
-    return code + "\ndef predict(x, votes):\n    s = score(x)\n    return s.index(max(s))\n"
-
-
-def everywhereml(forest: Any) -> str:
-    """Return everywhereml's MicroPython for a forest, by its own templates."""
-    from everywhereml.code_generators.jinja.Jinja import Jinja
-
-    trees = [{"left": tree.children_left, "right": tree.children_right, "classes": tree.value,
-              "features": tree.feature, "thresholds": tree.threshold}
-             for tree in (estimator.tree_ for estimator in forest.estimators_)]
-    name = "RandomForestClassifier"
-    this = SimpleNamespace(num_outputs=len(forest.classes_), class_name=name)
-    code = Jinja("everywhereml/sklearn/ensemble", "py", "micro").render(
-        name, {"trees": trees, "this": this, "class_map": {}})
-    return f"{code}\n_model = {name}()\ndef predict(x, votes):\n    return _model.predict(x)\n"
-
-
-def loadable(fitted: Fitted, folder: Path) -> Path:
-    """Write model.h and model.c with emlearn's loadable trees behind our glue."""
-    convert.emit(fitted.recipe, fitted.forest, folder)
-    forest = copy.deepcopy(fitted.forest)
-    for estimator in forest.estimators_:
-        threshold, inner = estimator.tree_.threshold, estimator.tree_.children_left != -1
-        threshold[inner] = integer_threshold(threshold[inner])
-    code = emlearn.convert(forest, method="loadable", dtype="int16_t").save(
-        name="rival", include_proba=False)
-    code = code.partition("int32_t rival_predict(")[0]
-    headers = "".join((Path(emlearn.includedir) / name).read_text()
-                      for name in ("eml_log.h", "eml_common.h", "eml_trees.h"))
-    code = re.sub(r"#include [<\"]eml_.*", "", headers + code)  # they are in here already
-    (folder / "model.c").write_text(
-        # as it is, warnings and all
-        f'#pragma GCC system_header\n#include "model.h"\n#include <string.h>\n{code}\n'
-        "static int32_t outpost_predict(const int16_t *features, uint8_t *votes)\n{\n"
-        "    int best = eml_trees_predict(&rival, features, OUTPOST_FEATURES);\n"
-        "    memset(votes, 0, OUTPOST_CLASSES);\n    votes[best] = 1;\n    return best;\n}\n")
-    return folder
+# --- the forest by hand, in Python ---
 
 
 def branches(tree: Any, node: int = 0, depth: int = 1) -> str:
@@ -174,11 +112,8 @@ def classify(window, x, votes):
 
 
 def mpy(source: str, name: str, folder: Path) -> bytes:
-    """Return `source` as .mpy for the RP2040."""
-    (folder / f"{name}.py").write_text(source)
-    subprocess.run([unix.mpy_cross(), f"-march={ARCH}", "-o", folder / f"{name}.mpy",
-                    folder / f"{name}.py"], check=True)
-    return (folder / f"{name}.mpy").read_bytes()
+    """Return Python as .mpy for the RP2040."""
+    return rivals.bytecode(source, name, ARCH, folder)
 
 
 # --- models ---
@@ -259,8 +194,9 @@ def forests(table: Table, scratch: Path, digits: Fitted, uf2: Path) -> None:
             ("ours, .mpy", "loaded", link.link(obj, ARCH, "loaded")),
             ("emlearn loadable C, same glue", "emlearn", None),
             ("by hand in Python", "plain", mpy(by_hand(forest), "plain", scratch)),
-            ("m2cgen's Python", "m2", mpy(m2cgen(forest), "m2", scratch)),
-            ("everywhereml's Python", "every", mpy(everywhereml(forest), "every", scratch))):
+            ("m2cgen's Python", "m2", mpy(rivals.m2cgen(forest), "m2", scratch)),
+            ("everywhereml's Python", "every",
+             mpy(rivals.everywhereml(forest), "every", scratch))):
         figures, _ = time_model(uf2, name, code, "predict", arrays, digits.x[:ROWS])
         row(table, f"digits, features to class: {label}", figures, code)
     table.add_section()
@@ -473,12 +409,13 @@ def look(table: Table, uf2: Path, settings: bytes) -> None:
 
 def measure(table: Table, scratch: Path) -> dict[str, tuple[float, str]]:
     """Fill the table; return what goes into the board file: {key: (value, unit)}."""
-    rivals()
     motion = build.build("motion", ["x64", ARCH])
     digits = fit("digits")
-    convert.emit(digits.recipe, digits.forest, scratch / "digits")
+    for name in ("digits", "emlearn"):
+        convert.emit(digits.recipe, digits.forest, scratch / name)
+    (scratch / "emlearn/model.c").write_text(rivals.emlearn_c(digits.forest, "loadable"))
     ours = firmware.build([motion.folder]).uf2
-    bare = firmware.build([scratch / "digits", loadable(digits, scratch / "emlearn")],
+    bare = firmware.build([scratch / "digits", scratch / "emlearn"],
                           frozen=False, out=BUILD / "firmware/bench").uf2
     native = motion.modules[1]
     settings = world.settings(json.loads((motion.folder / "model.json").read_text()))

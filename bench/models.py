@@ -58,8 +58,8 @@ def contenders(what: Recipe) -> Iterator[tuple[str, Recipe, rivals.Maker]]:
     for method in ("inline", "loadable"):
         yield f"emlearn {method}", hard, rivals.emlearn(method)
         yield f"emlearn {method}, thresholds mended", hard, rivals.emlearn(method, mended=True)
-    yield "m2cgen, Python", hard, rivals.m2cgen
-    yield "everywhereml, Python", hard, rivals.everywhereml
+    yield "m2cgen, Python", hard, rivals.python(rivals.m2cgen)
+    yield "everywhereml, Python", hard, rivals.python(rivals.everywhereml)
 
 
 def answers(content: bytes, name: str, x: np.ndarray, folder: Path) -> np.ndarray:
@@ -96,11 +96,10 @@ def rows(name: str, pico: measure.Pico, counter: measure.Counter) -> Iterator[li
             folder = Path(scratch)
             for part in ("host", "core"):
                 (folder / part).mkdir()
-            python = make in (rivals.m2cgen, rivals.everywhereml)
             right = answers(make(chosen, fitted.model, build.HOST, folder / "host"), what.name, x,
                             folder) == y
             content = make(chosen, fitted.model, CORE, folder / "core")
-        counter.repeats = 1 if python else 10
+        counter.repeats = 1 if words.endswith("Python") else 10
         heap, count, most = spent(counter, content, some)
         held, us, worst = spent(pico, content, some)
         yield [words, f"{100 * right.mean():.2f} %", f"{len(content):,}",

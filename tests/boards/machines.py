@@ -12,6 +12,7 @@ import xtensa
 
 from outpost.toolchain import qemu, unix
 
+CHUNK = 60  # rows told about at once
 Row = tuple[np.ndarray, ...]
 Answer = tuple[int, list[np.ndarray]]
 
@@ -55,8 +56,13 @@ def emulated(machine: str) -> Callable[..., list[Answer]]:
         files = {f"{name}.mpy": mpy, "rows": _memory(rows)}
         with qemu.Board(qemu.MACHINES[machine], files) as board:
             board.run(f"{_CALL}\nimport {name}")
-            return _answers(board.run(f"call({name}.{function}, {_shapes(rows[0])}, {len(rows)}, "
-                                      "files['rows'])"), rows)
+            answers, size = [], sum(array.nbytes for array in rows[0])
+            for at in range(0, len(rows), CHUNK):
+                some = rows[at:at + CHUNK]
+                answers += _answers(board.run(
+                    f"call({name}.{function}, {_shapes(rows[0])}, {len(some)}, "
+                    f"memoryview(files['rows'])[{at * size}:])"), some)
+            return answers
     return run
 
 

@@ -1,12 +1,16 @@
 """Converted models, compiled and run on this machine, against what they must answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cffi
 import numpy as np
 from sklearn import datasets
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import train_test_split
 
-from outpost import convert, features
+from outpost import build, convert, features
+from outpost import recipe as recipes
 from outpost.recipe import Channel, Data, Features, Forest, Post, Recipe, Signal
 
 BATCH = """
@@ -72,3 +76,19 @@ def everywhere(x, seed):
     wild = rng.integers(-32768, 32768, (1000, x.shape[1]))
     wild[:20] = rng.choice([-32768, -1, 0, 1, 32767], (20, x.shape[1]))
     return np.concatenate([x, wild]).astype(np.int16)
+
+
+def five_forests():
+    """Yield ten trees of at most a hundred leaves on raw digits, with what they have not seen."""
+    x, y = quantised("digits")
+    for seed in range(5):
+        x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.3, random_state=seed,
+                                                            stratify=y)
+        model = RandomForestClassifier(10, max_leaf_nodes=100, random_state=seed)
+        yield model.fit(x_train, y_train), x_test, y_test
+
+
+def shipped(name, **way):
+    """Return (recipe, fitted) of a model as it is shipped, but for what [forest] has in `way`."""
+    what = recipes.load(recipes.find(name))
+    return replace(what, forest=replace(what.forest, **way)), build.fit(what)
