@@ -128,7 +128,7 @@ def detectors():
         x_train
 
 
-@pytest.mark.parametrize("which", detectors(), ids=lambda which: which[0])
+@pytest.mark.parametrize("which", list(detectors()), ids=lambda which: which[0])
 def test_detectors(which):
     """Exact by the reference; by scikit-learn's score within 1/32 nat of the threshold."""
     _, detector, x_train = which
