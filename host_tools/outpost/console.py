@@ -13,8 +13,10 @@ stdout = Console(highlight=False)
 
 
 @contextmanager
-def steps(title: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
+def steps(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Show a progress bar of `total` steps; call the yielded function as each step begins.
+
+    It takes what is being done now and, optionally, for how many steps this counts (1).
 
     `total` None shows a bar without an end. Without a terminal only the title is printed.
     """
@@ -25,8 +27,8 @@ def steps(title: str, total: int | None = None) -> Iterator[Callable[[str], None
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total, now="", completed=-1)
 
-        def step(text: str) -> None:
-            progress.update(task, advance=1, now=text)
+        def step(text: str, count: int = 1) -> None:
+            progress.update(task, advance=count, now=text)
 
         yield step
         progress.update(task, total=1, completed=1, now="")

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import outpost.device  # noqa: F401  # firmware/ on the path
-from outpost.console import console
+from outpost.console import console, steps
 from outpost.paths import FIRMWARE
 
 HERE = Path(__file__).parent
@@ -69,18 +69,23 @@ def worker(job: tuple[int, int, int]) -> tuple[int, Tally, str, str]:
     return job[1], tally, broken.sort if broken else "", broken.text if broken else ""
 
 
-def on_micropython(seed: int, cuts: int) -> tuple[Counter, str]:
-    """Run drawn cases on the real interpreter until so many cuts are tried."""
+def begin_on_micropython(seed: int, cuts: int) -> subprocess.Popen:
+    """Begin with drawn cases on the real interpreter, until so many cuts are tried."""
     from outpost.toolchain import unix
 
     code = f"import share; share.run({seed}, {cuts})"
-    done = subprocess.run([unix.micropython(), "-X", "heapsize=32M", "-c", code], text=True,
-                          capture_output=True, check=False,
-                          env={"MICROPYPATH": f"{FIRMWARE}:{HERE}:.frozen"})
+    return subprocess.Popen([unix.micropython(), "-X", "heapsize=32M", "-c", code], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={"MICROPYPATH": f"{FIRMWARE}:{HERE}:.frozen"})
+
+
+def end_on_micropython(running: subprocess.Popen) -> tuple[Counter, str]:
+    """Wait for MicroPython's share; return its figures and how it broke, "" if it did not."""
+    out, problem = running.communicate()
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = json.loads(out.splitlines()[-1])
     except (IndexError, ValueError):
-        return Counter(failed_mounts=1), f"MicroPython: {done.stdout}{done.stderr}"
+        return Counter(failed_mounts=1), f"MicroPython: {out}{problem}"
     return Counter(found["counts"]), found["broken"]
 
 
@@ -91,11 +96,9 @@ def torture(cuts: int, seed: int, nested: int = 10, processes: int = 2) -> dict:
     models: Counter = Counter()
     failures: list[str] = []
     number = -len(list(exhaustive(nested)))
-    share, said = on_micropython(seed, cuts // SHARE)
-    if said:
-        failures.append(f"on MicroPython: {said}")
-    total.update(share)
-    with multiprocessing.Pool(processes) as pool:
+    interpreter = begin_on_micropython(seed, cuts // SHARE)
+    title = f"cutting the power {cuts:,} times"
+    with multiprocessing.Pool(processes) as pool, steps(title, cuts) as step:
         running: list = []
         while True:
             while len(running) < 2 * processes and total["cuts"] < cuts and len(failures) < 3:
@@ -110,6 +113,12 @@ def torture(cuts: int, seed: int, nested: int = 10, processes: int = 2) -> dict:
                 total[SORTS[sort]] += 1
                 failures.append(f"seed {seed}, case {case}: {sort}: {text}")
                 console.print(failures[-1], markup=False)
+            step(f"case {case}: {total['cuts']:,} cuts, {len(failures)} broken", tally.cuts)
+        step("MicroPython's share", 0)
+        share, said = end_on_micropython(interpreter)
+    if said:
+        failures.append(f"on MicroPython: {said}")
+    total.update(share)
     for text in failures[:1]:
         if text.startswith("seed"):
             case = int(text.split("case ")[1].split(":")[0])

@@ -304,9 +304,10 @@ class Life:
         for i in range(len(records)):
             promise.known[first + i] = records[i]
             where = self.where(records[i])
-            if where or flash.erases == erases:
+            # If all other sectors were erased since, it made room for a later one of this call.
+            if where or flash.erases - erases < self.case.sectors - 1 - len(flash.bad):
                 promise.held[first + i] = where
-            else:  # it had to make room for a later one of the same call
+            else:
                 promise.released.add(first + i)
 
     def where(self, record):
