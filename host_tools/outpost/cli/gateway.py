@@ -29,6 +29,9 @@ def gateway(
     time: Annotated[bool, typer.Option(help="tell nodes what time it is")] = True,
     provisioned: Annotated[bool, typer.Option(
         help="believe the nodes that were flashed from here")] = True,
+    heavy: Annotated[str, typer.Option(
+        help="a model, by name or path: its heavy one answers windows that nodes were unsure "
+             "about")] = "",
     volatile: Annotated[bool, typer.Option(
         "--volatile", help="SQLite doesn't wait for the disk: what is acknowledged outlives this "
                            "process, but not a power cut")] = False,
@@ -43,22 +46,22 @@ def gateway(
     from rich.logging import RichHandler
 
     from outpost.console import console, print_json
-    from outpost.gateway import main, mqtt
-    from outpost.paths import BUILD
+    from outpost.gateway import main, mqtt, store
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]",
                         handlers=[RichHandler(console=console, show_path=False)])
     if not database:
-        (BUILD / "gateway").mkdir(parents=True, exist_ok=True)
+        store.DEFAULT.parent.mkdir(parents=True, exist_ok=True)
     host, _, number = listen.rpartition(":")
     if not host or not number.isdecimal():
         raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
     options = main.Options(
         database=(database if "://" in database
-                  else Path(database or BUILD / "gateway" / "gateway.db")),
+                  else Path(database or store.DEFAULT)),
         broker=mqtt.where(broker, str(ca) if ca else None) if broker else None,
         listen=(host, int(number)), group=share or None, serial=serial or [],
-        clock=clock if time else None, provisioned=provisioned, durable=not volatile)
+        clock=clock if time else None, provisioned=provisioned, durable=not volatile,
+        heavy=heavy or None)
 
     def ready(where: mqtt.Where) -> None:
         if json:

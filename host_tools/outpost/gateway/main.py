@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from outpost import provision
-from outpost.gateway import mqtt, store, streams
+from outpost.gateway import mqtt, store, streams, windows
 from outpost.gateway.broker import embedded
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import Keys
@@ -31,6 +31,7 @@ class Options:
     clock: Callable[[], float] | None = time.time  # what nodes are told
     provisioned: bool = True  # believe the nodes that this person has flashed
     durable: bool = True  # SQLite waits for the disk
+    heavy: str | None = None  # the model whose heavy one answers unsure windows
 
 
 async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: asyncio.Event
@@ -49,6 +50,8 @@ async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: async
             cables = [streams.Port(service, name) for name in options.serial]
             ears = {asyncio.create_task(one.run()) for one in (port, *cables)}
             tasks = {asyncio.create_task(service.run()), *ears}
+            if options.heavy:
+                tasks.add(asyncio.create_task(windows.attend(engine, options.heavy)))
             stack.push_async_callback(_cancel, tasks)
             told = asyncio.create_task(_tell(port, broker, ready))
             stopped = asyncio.create_task(stop.wait())

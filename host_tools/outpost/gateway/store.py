@@ -35,9 +35,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from node import record
+from node.outbox import DIAGNOSTIC
+from outpost.errors import OutpostError
 from outpost.gateway.wire import Heartbeat, Part, Piece, Records
+from outpost.paths import BUILD
+
+DEFAULT = BUILD / "gateway" / "gateway.db"
 
 metadata = MetaData()
+
+
+class StoreError(OutpostError):
+    """A database that isn't there."""
 
 
 def _key(name: str, kind: Any = BigInteger) -> Column[Any]:
@@ -98,6 +108,33 @@ keys = Table(
     Column("since", Double, nullable=False),
 )
 
+# Windows that nodes were unsure about, whole. `seq`: of their first record in the diagnostic lane;
+# `samples`: int16, little-endian, sample by sample.
+windows = Table(
+    "windows", metadata,
+    _key("node"), _key("epoch"), _key("seq"),
+    Column("time_s", BigInteger, nullable=False),
+    Column("samples", LargeBinary, nullable=False),
+    Column("received_at", Double, nullable=False, index=True),
+)
+
+# What the gateway's heavy model says to them, and which one it was.
+answers = Table(
+    "answers", metadata,
+    _key("node"), _key("epoch"), _key("seq"), _key("model", Text),
+    Column("label", Text, nullable=False),
+    Column("share", Double, nullable=False),  # how sure it is, 0…1
+    Column("answered_at", Double, nullable=False),
+)
+
+# What people say to them.
+labels = Table(
+    "labels", metadata,
+    _key("node"), _key("epoch"), _key("seq"),
+    Column("label", Text, nullable=False),
+    Column("labelled_at", Double, nullable=False),
+)
+
 KEYS_AT_ONCE = 200  # identities in one query
 CHAIN = 1000  # records of a chain followed in one query
 
@@ -117,6 +154,19 @@ def connect(url: str | Path, durable: bool = True) -> Engine:
         event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
     metadata.create_all(engine)
     return engine
+
+
+def existing(where: str) -> Engine:
+    """Open the database of a gateway, by URL or path, "" for where it is by default.
+
+    Raises StoreError if there is no such file.
+    """
+    if "://" in where:
+        return connect(where)
+    path = Path(where) if where else DEFAULT
+    if not path.is_file():
+        raise StoreError(f"{path}: no gateway has been here; name its database with --database")
+    return connect(path)
 
 
 def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:
@@ -151,6 +201,7 @@ def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
             prev = seq
     if rows:
         db.execute(insert_or_ignore(db, records), rows)
+        _keep_windows(db, rows)
     before = dict(heads)
     for one in found:
         head, reach = heads[_lane(one)]
@@ -230,6 +281,31 @@ def _follow(db: Connection, lane: Lane, head: int) -> int:
             head = seq
         if len(rows) < CHAIN:
             return head
+
+
+def _keep_windows(db: Connection, rows: Iterable[dict[str, Any]]) -> None:
+    """Keep the windows whose last missing record is among `rows`, which are stored already."""
+    found: dict[tuple[int, ...], dict[int, bytes]] = {}
+    for row in rows:
+        payload = row["payload"]
+        if (row["kind"] == record.WINDOW and row["lane"] == DIAGNOSTIC and len(payload) > 2
+                and payload[0] < payload[1]):
+            one = row["node"], row["epoch"], row["seq"] - payload[0], row["time_s"], payload[1]
+            found.setdefault(one, {})[payload[0]] = payload[2:]
+    whole = []
+    for (node, epoch, seq, time_s, count), parts in found.items():
+        if len(parts) < count:
+            parts = {payload[0]: payload[2:] for payload, in db.execute(
+                select(records.c.payload).where(
+                    records.c.node == node, records.c.lane == DIAGNOSTIC,
+                    records.c.epoch == epoch, records.c.seq >= seq, records.c.seq < seq + count,
+                    records.c.kind == record.WINDOW, records.c.time_s == time_s))}
+        if len(parts) == count:
+            whole.append({"node": node, "epoch": epoch, "seq": seq, "time_s": time_s,
+                          "samples": b"".join(parts[i] for i in range(count)),
+                          "received_at": time.time()})
+    if whole:
+        db.execute(insert_or_ignore(db, windows), whole)
 
 
 def assemble(db: Connection, piece: Piece, now: float) -> bytes | None:
