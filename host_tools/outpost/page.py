@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 INK, FAINT, LINE = "#1d2733", "#66717e", "#2f6f9f"
+BANDS = {"DEGRADED": "#e0b13a", "CRITICAL": "#c43c39", "SAFE": "#8e5ea2"}  # FULL is blank
+# of the phases that energy goes to, in their order
+PHASES = ("#2f6f9f", "#4b9fc4", "#6cc0b4", "#3b8f5a", "#9bbf5a", "#d9b44a", "#e0813a", "#9aa7b5",
+          "#c5ced8", "#e3e7ec", "#c43c39")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #f6f7f9; margin: 0 }

@@ -3,34 +3,21 @@
 import html
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-import outpost.device  # noqa: F401  # firmware/ on the path
-from node import modes
-from outpost import page
+from outpost import page, words
 from outpost.boards import STAGES, Figure
-from outpost.page import FAINT, INK, LINE
+from outpost.page import BANDS, FAINT, INK, LINE
 from outpost.simulate import Outcome
+from outpost.words import LANES, MODES, TIERS
 from outpost.world.battery import PHASES
-from outpost.world.figures import MODES, Life
+from outpost.world.figures import Life
 from outpost.world.schedule import DAY_S
 
-if TYPE_CHECKING:
-    pass
-
-LANES = ("alert", "event", "telemetry", "diagnostic")
-TIERS = ("gate", "main", "large")
 POINTS = 2000  # of a curve, at most
 MOST = 2  # figures told with their source for a phase
-BANDS = {"DEGRADED": "#e0b13a", "CRITICAL": "#c43c39", "SAFE": "#8e5ea2"}  # FULL is blank
-COLOURS = dict(zip(PHASES, (
-    "#2f6f9f", "#4b9fc4", "#6cc0b4", "#3b8f5a", "#9bbf5a", "#d9b44a", "#e0813a", "#9aa7b5",
-    "#c5ced8", "#e3e7ec", "#c43c39"), strict=True))
-REASONS = {modes.LINK_LOST: "no link", modes.FLASH_BAD: "flash fails",
-           modes.BUDGET_SHORT: "the budget is short", modes.BATTERY_LOW: "the battery is low",
-           modes.HOT: "hot", modes.COLD: "cold", modes.FAILING: "passes fail", 0: "none"}
+COLOURS = dict(zip(PHASES, page.PHASES, strict=True))
 KINDS = {"modelled": 0, "cited": 1, "measured on emulator": 2, "measured on hardware": 3}
 
 # The figures of a board file that a phase's energy and time rest on.
@@ -267,7 +254,7 @@ def _mode_table(one: Outcome) -> str:
             for name, span in one.told["modes"].items()]
     table = page.table(("mode", "time", "share"), rows, numbers=1)
     changes = [[page.when(change.time_s), MODES[change.before], MODES[change.after],
-                REASONS[change.reason & 127] + (" is over" if change.reason & modes.OVER else "")]
+                words.mode_reason(change.reason)]
                for change in one.audit.changes]
     if not changes:
         return table

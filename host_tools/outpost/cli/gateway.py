@@ -35,10 +35,15 @@ def gateway(
     volatile: Annotated[bool, typer.Option(
         "--volatile", help="SQLite doesn't wait for the disk: what is acknowledged outlives this "
                            "process, but not a power cut")] = False,
+    web: Annotated[bool, typer.Option("--web", help="the fleet in a browser as well")] = False,
+    host: Annotated[str, typer.Option(
+        help="where that is served; 0.0.0.0 lets other machines see it")] = "127.0.0.1",
+    web_port: Annotated[int, typer.Option(help="its port; 0: a free one")] = 8480,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON when it is up")] = False,
 ) -> None:
     """Take in what nodes report, store each record once, and answer them. Ctrl-C stops it."""
     import asyncio
+    import contextlib
     import logging
     import signal
     from time import time as clock
@@ -63,9 +68,12 @@ def gateway(
         clock=clock if time else None, provisioned=provisioned, durable=not volatile,
         heavy=heavy or None)
 
+    dashboard = ""
+
     def ready(where: mqtt.Where) -> None:
         if json:
-            print_json({"broker": str(where), "host": where.host, "port": where.port})
+            print_json({"broker": str(where), "host": where.host, "port": where.port}
+                       | ({"web": dashboard} if web else {}))
         console.print(f"listening to {where}; Ctrl-C stops", highlight=False)
 
     async def run() -> None:
@@ -74,4 +82,17 @@ def gateway(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await main.run(options, ready, stop)
 
-    asyncio.run(run())
+    with contextlib.ExitStack() as stack:
+        if web:
+            from outpost.dashboard import login, serve
+
+            file = login.path()
+            token, new = login.token(file)
+            dashboard = stack.enter_context(serve.beside(options.database, host, web_port, token))
+            if new:
+                console.print(f"dashboard: {dashboard}login?token={token}", soft_wrap=True)
+                console.print(f"this is the only time it is shown; it is kept in {file}",
+                              soft_wrap=True)
+            else:
+                console.print(f"dashboard: {dashboard}; its token is in {file}", soft_wrap=True)
+        asyncio.run(run())

@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 import outpost.device  # noqa: F401  # firmware/ on the path
-from node import modes
 from node.board import unix as wire
 from outpost.boards import STAGES
+from outpost.words import MODES
 from outpost.world import battery, journal
 from outpost.world.audit import Audit
 from outpost.world.run import Plan
 from outpost.world.schedule import DAY_S
 
 LONGEST_DAYS = 36525.0  # a life that nothing ends is told as a hundred years
-MODES = {modes.FULL: "FULL", modes.DEGRADED: "DEGRADED", modes.CRITICAL: "CRITICAL",
-         modes.SAFE: "SAFE"}
 
 _LAP = np.dtype({"names": ["stage", "at", "doze", "flash", "radio"],
                  "formats": ["u1", "<u4", "<u4", "<u4", "<u4"], "offsets": [0, 1, 5, 9, 13],

@@ -1,0 +1,171 @@
+"""The dashboard's pages: what is asked, what is read for it, which template it goes into.
+
+A page is a page: whole HTML, made here, readable without scripts but for its curves. While it is
+open, static/live.js asks for it again every second with the version it has, and puts what is new
+in its place; where nothing is, the answer is empty. So nothing is kept here between two requests.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from outpost import words
+from outpost.dashboard import health
+from outpost.dashboard.login import Login
+from outpost.gateway import views
+from outpost.gateway.views import Reader
+
+HERE = Path(__file__).parent
+REFRESH_S = 30  # what is told of time alone ("late") is worked out afresh so often
+SECURITY = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+                               "img-src 'self' data: blob:; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin", "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store"}
+TYPES = {".css": "text/css", ".js": "text/javascript"}
+
+
+class Pages:
+    """The pages of one database."""
+
+    def __init__(self, reader: Reader, login: Login | None = None) -> None:
+        self.reader = reader
+        self.login = login
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True,
+            trim_blocks=True, lstrip_blocks=True)
+        self._templates.globals |= {"asset": asset_url, "now": time.time, "span": health.span}
+        self._templates.filters |= {"utc": utc}
+
+    def _answer(self, request: Request, template: str, version: str, **given: Any) -> Response:
+        page = self._templates.get_template(template).render(
+            version=version, path=request.url.path, **given)
+        return HTMLResponse(page, headers=SECURITY)
+
+    # --- fleet ---
+
+    def fleet(self, request: Request) -> Response:
+        """All nodes, worst first; to who has them already, those with news."""
+        now = time.time()
+        have = request.headers.get("x-have", "")
+        with self.reader.read() as db:
+            count, heard = views.newest(db)
+            version = f"{count}/{int(now / REFRESH_S)}/{heard!r}"
+            if version == have:
+                return Response(status_code=204)
+            same = have.rpartition("/")[0] == version.rpartition("/")[0]
+            nodes = views.glances(db)
+        judged = [(one, health.of(one, now)) for one in nodes]
+        judged.sort(key=lambda both: (-both[1].rank, _order(both[0])))
+        counts = {name: sum(state.name == name for _, state in judged)
+                  for name in health.LEVELS}
+        since = float(have.rpartition("/")[2]) - views.OVERLAP_S if same else 0.0
+        rows = [_row(one, state) for one, state in judged if (one.heard_at or 0.0) >= since]
+        return self._answer(request, "fleet.html", version, rows=rows, counts=counts,
+                            total=len(judged), silent=sum(state.silent for _, state in judged))
+
+    # --- coming in ---
+
+    def enter(self, request: Request) -> Response:
+        """The form that asks for the token, or straight in with a URL that has it."""
+        given = request.query_params.get("token")
+        if given is None:
+            return self._answer(request, "login.html", "", wrong=False)
+        return self._enter(request, given)
+
+    async def entered(self, request: Request) -> Response:
+        """The form, filled in."""
+        body = (await request.body())[:1000].decode("utf-8", "replace")
+        return self._enter(request, parse_qs(body).get("token", [""])[0].strip())
+
+    def _enter(self, request: Request, given: str) -> Response:
+        assert self.login is not None
+        if self.login.right(given):
+            return self.login.welcome(request, RedirectResponse("/", 303))
+        page = self._answer(request, "login.html", "", wrong=True)
+        page.status_code = 403
+        return page
+
+
+def _order(node: views.Glance) -> tuple[float, int]:
+    """Among nodes that are equally well, those whose battery ends first come first."""
+    left = health.days_left(node.items)
+    return (float("inf") if left is None else left), node.node
+
+
+def _row(node: views.Glance, state: health.Health) -> dict[str, Any]:
+    items = node.items
+    mode = items.get("mode")
+    told = node.alert and len(node.alert[1]) == 3 and words.event(*node.alert[1])
+    return {
+        "node": node.node, "health": state, "heard_at": node.heard_at, "mode": mode,
+        "mode_name": words.MODES.get(mode, "") if mode is not None else "",
+        "soc": health.soc(items), "days": health.days_left(items),
+        "mv": items.get("battery_mv"),
+        "waiting": sum(items.get("waiting", {}).values()),
+        "dropped": sum(items.get("dropped", {}).values()),
+        "alert": told or None, "alert_s": node.alert and node.alert[0]}
+
+
+def utc(time_s: float) -> str:
+    """Return a time as people write it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(time_s)) + " UTC"
+
+
+# --- what pages are dressed in ---
+
+
+@cache
+def _assets() -> dict[str, tuple[bytes, str, str]]:
+    """Return name: (content, type, hash) of all there is. None of it comes from elsewhere."""
+    import importlib.util
+
+    plotly = importlib.util.find_spec("plotly")
+    assert plotly is not None and plotly.origin is not None
+    files = [*(HERE / "static").iterdir(),
+             Path(plotly.origin).parent / "package_data/plotly.min.js"]
+    found = {}
+    for file in files:
+        content = file.read_bytes()
+        found[file.name] = (content, TYPES[file.suffix],
+                            hashlib.sha256(content).hexdigest()[:12])
+    return found
+
+
+def asset_url(name: str) -> str:
+    """Return where a browser finds an asset; another content is another URL."""
+    return f"/static/{name}?{_assets()[name][2]}"
+
+
+def asset(request: Request) -> Response:
+    """Give a browser an asset, to keep."""
+    found = _assets().get(request.path_params["name"])
+    if found is None:
+        return Response(status_code=404)
+    return Response(found[0], media_type=found[1],
+                    headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+def app(reader: Reader, token: str) -> Callable[..., Any]:
+    """Return the dashboard as an ASGI application that lets in who knows `token`."""
+    pages = Pages(reader)
+    inner = Starlette(routes=[
+        Route("/", pages.fleet),
+        Route("/login", pages.enter),
+        Route("/login", pages.entered, methods=["POST"]),
+        Route("/static/{name}", asset),
+    ], middleware=[Middleware(GZipMiddleware, minimum_size=2000, compresslevel=3)])
+    pages.login = Login(inner, token)
+    return pages.login

@@ -1,0 +1,78 @@
+"""What nodes say in numbers, in words: modes, lanes, phases, faults, events."""
+
+import errno
+from collections.abc import Sequence
+
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node import modes, record
+from outpost.boards import STAGES
+
+MODES = {modes.FULL: "FULL", modes.DEGRADED: "DEGRADED", modes.CRITICAL: "CRITICAL",
+         modes.SAFE: "SAFE"}
+MODE_REASONS = {modes.LINK_LOST: "no link", modes.FLASH_BAD: "flash fails",
+                modes.BUDGET_SHORT: "the budget is short", modes.BATTERY_LOW: "the battery is low",
+                modes.HOT: "hot", modes.COLD: "cold", modes.FAILING: "passes fail", 0: "none"}
+LANES = ("alert", "event", "telemetry", "diagnostic")
+TIERS = ("gate", "main", "large")
+PHASES = (*STAGES, "sleep", "listen", "leak")  # of a node's own ledger
+CAUSES = ("power on", "timer", "motion", "watchdog", "brown-out")
+FAULTS = {record.BAD_SETTINGS: "settings refused", record.SENSOR_SILENT: "sensor silent",
+          record.MODEL_REFUSED: "model refused", record.UPLINK_FAILED: "uplink failed",
+          record.FLASH_FAILED: "flash failed", record.DEADLINE_MISSED: "deadline missed",
+          record.STAGE_FAILED: "stage failed"}
+# of a model package, by their numbers in docs/model-package.md
+REFUSALS = ("model kept", "no package there", "cut short", "not a package of this version",
+            "node trusts nobody", "not signed by the key this node trusts",
+            "not on flash as it was signed", "for another processor",
+            "older than what is there", "no room", "does not load, or has another shape",
+            "wrong answer to a golden window", "too slow", "crashes",
+            "its settings break a rule", "on trial", "failed while it was on trial")
+_MODEL = ("none set", "its file is missing", "its file is damaged", "does not load",
+          "has another ABI", "has another shape")
+
+
+def mode_reason(code: int) -> str:
+    """Return why a mode changed."""
+    told = MODE_REASONS.get(code & ~modes.OVER, f"reason {code & ~modes.OVER}")
+    return told + (" is over" if code & modes.OVER else "")
+
+
+def class_name(number: int, classes: Sequence[str] = ()) -> str:
+    """Return the name of a class, where its model's are known."""
+    if number == record.NO_CLASS:
+        return "none"
+    return classes[number] if number < len(classes) else f"class {number}"
+
+
+def refusal(number: int) -> str:
+    """Return what became of a model package."""
+    return REFUSALS[number] if number < len(REFUSALS) else f"reason {number}"
+
+
+def event(reason: int, detail: int, value: int, classes: Sequence[str] = ()) -> str:
+    """Return what an event record says."""
+    match reason:
+        case record.CLASS_CHANGED:
+            return f"{class_name(value, classes)} → {class_name(detail, classes)}"
+        case record.MODE_CHANGED:
+            return (f"{MODES.get(detail >> 4, '?')} → {MODES.get(detail & 15, '?')}: "
+                    f"{mode_reason(value)}")
+        case record.UPDATE:
+            return f"model {value}: {refusal(detail)}"
+    if reason not in FAULTS:
+        return f"event {reason}, detail {detail}, value {value}"
+    if not value:
+        return f"{FAULTS[reason]} is over"
+    return FAULTS[reason] + _detail(reason, detail)
+
+
+def _detail(reason: int, detail: int) -> str:
+    if reason == record.BAD_SETTINGS:
+        return f": setting {detail}" if detail else ": the file as a whole"
+    if reason == record.MODEL_REFUSED:
+        return f": {_MODEL[detail]}" if detail < len(_MODEL) else f": reason {detail}"
+    if reason in (record.DEADLINE_MISSED, record.STAGE_FAILED):
+        return f": {STAGES[detail]}" if detail < len(STAGES) else f": stage {detail}"
+    if reason == record.UPLINK_FAILED and not detail:
+        return ": no link"
+    return f": {errno.errorcode.get(detail, detail)}"

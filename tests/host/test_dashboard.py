@@ -1,0 +1,303 @@
+"""The dashboard in a real browser, which reaches no host but this one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fakes import fleet
+from gateways import enrolled
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from outpost.dashboard import login
+from outpost.dashboard.app import app
+from outpost.gateway import load, mqtt, store
+from outpost.gateway.desk import Desk
+from outpost.gateway.load import Manners
+from outpost.gateway.views import Reader
+from outpost.toolchain import browser as browsers
+from outpost.toolchain.servers import free_port
+
+TOKEN = "a-token-that-is-long-enough-for-this"
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+
+@contextlib.contextmanager
+def served(database: str | Path) -> Iterator[str]:
+    """The dashboard of a database, in a thread of the test; yields its URL."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(
+        app(Reader(database), TOKEN), log_level="error", lifespan="off",
+        timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser for which there is no other host."""
+    program, env = browsers.chromium()
+    with sync_playwright() as play:
+        found = play.chromium.launch(executable_path=program, env=env, args=[
+            "--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser):
+    """A function that opens a page of a database's dashboard; nothing goes wrong on it."""
+    troubles: list[str] = []
+    with contextlib.ExitStack() as stack:
+        def visit(database: str | Path, path: str = "/", viewport: dict = DESKTOP) -> Page:
+            url = stack.enter_context(served(database))
+            page = stack.enter_context(chromium.new_context(viewport=viewport)).new_page()
+            page.on("request", lambda request: troubles.append(request.url)
+                    if not request.url.startswith((url, "data:", "blob:")) else None)
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("console", lambda said: troubles.append(said.text)
+                    if said.type == "error" else None)
+            page.goto(f"{url}/login?token={TOKEN}")
+            if path != "/":
+                page.goto(url + path)
+            return page
+
+        yield visit
+    assert not troubles
+
+
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with forty nodes that have lived for two days. Not to be written to."""
+    database = tmp_path_factory.mktemp("forty") / "gateway.db"
+    fleet.fill(database, 40)
+    return database
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing sticks out at the side."""
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def rows(page: Page) -> list[list[str]]:
+    """What the fleet's table shows."""
+    return page.eval_on_selector_all(
+        "#fleet tbody tr:not([hidden])",
+        "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()))")
+
+
+# --- the fleet ---
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_an_empty_fleet_says_what_to_do(visit, tmp_path, viewport):
+    page = visit(tmp_path / "gateway.db", viewport=viewport)
+    expect(page.locator("h1")).to_have_text("0 nodes")
+    expect(page.locator(".empty")).to_contain_text("Nobody has reported yet")
+    assert fits(page)
+
+
+def test_the_first_node_appears_and_changes_without_a_reload(visit, tmp_path):
+    database = tmp_path / "gateway.db"
+    page = visit(database)
+    expect(page.locator(".empty")).to_be_visible()
+    node, = fleet.fill(database, 1)
+    expect(page.locator("#fleet tbody tr")).to_have_count(1)
+    (number, state, mode, battery, *_), = rows(page)
+    assert (number, state, mode) == ("1001", "fine", "FULL")
+    assert battery == f"{int(100 * node.soc)} %"
+
+    page.evaluate("window.mark = 'the same page'")
+    node.soc, now = 0.09, time.time()
+    node.turn(now, fleet.modes.CRITICAL, fleet.modes.BATTERY_LOW)
+    node.fault(fleet.outbox.ALERT, now, fleet.record.SENSOR_SILENT, 19, True)
+    node.wakes += 1
+    desk = Desk(store.connect(database), clock=None)
+    desk.take(list(node.report(now)))
+    expect(page.locator("tr.bad")).to_have_count(1)
+    (_, state, mode, battery, *_, alert), = rows(page)
+    assert state.startswith("CRITICAL: the battery is low") and "sensor silent" in state
+    assert (mode, battery) == ("CRITICAL", "9 %") and "ENODEV" in alert
+    expect(page.locator("[data-filter=bad]")).to_have_text("1 in trouble")
+    assert page.evaluate("window.mark") == "the same page"
+
+
+def test_five_hundred_nodes_worst_first_sorted_and_filtered(visit, tmp_path):
+    database = tmp_path / "gateway.db"
+    fleet.fill(database, 500, days=0.6, wakes=1)
+    page = visit(database)
+    expect(page.locator("#fleet tbody tr")).to_have_count(500)
+    levels = page.eval_on_selector_all("#fleet tbody tr",
+                                       "rows => rows.map(row => row.dataset.level)")
+    assert levels == sorted(levels, key=["bad", "look", "fine"].index)
+    assert len(set(levels)) == 3
+
+    charge = page.get_by_role("button", name="Battery")
+    charge.click()
+    found = [int(row[3].removesuffix(" %") or -1) for row in rows(page)]
+    assert found == sorted(found) and found[0] < found[-1]
+    charge.click()
+    assert [int(row[3].removesuffix(" %") or -1) for row in rows(page)] == found[::-1]
+
+    page.locator("[data-filter=bad]").click()
+    assert len(rows(page)) == levels.count("bad")
+    page.locator("[data-filter='']").click()
+    page.get_by_label("Find").fill("sensor silent")
+    silent = rows(page)
+    assert 0 < len(silent) < 50 and all("sensor silent" in row[1] for row in silent)
+    page.get_by_label("Find").fill("no such node")
+    expect(page.locator("#none")).to_be_visible()
+
+
+def test_the_fleet_on_a_phone(visit, forty):
+    page = visit(forty, viewport=PHONE)
+    assert fits(page)
+    first = page.locator("#fleet tbody tr").first
+    for part in (".node", ".state", ".battery", ".seen"):
+        expect(first.locator(part)).to_be_visible()
+    expect(first.locator(".dropped")).to_be_hidden()
+
+
+# --- who may look ---
+
+
+def asked(url: str, cookie: str = "", data: bytes | None = None, **headers: str):
+    """What is answered to a request without a browser: status, headers, text."""
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    request = urllib.request.Request(url, data, {"Cookie": cookie, **headers})
+    try:
+        answer = urllib.request.build_opener(Stay).open(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.status, answer.headers, answer.read().decode("utf-8", "replace")
+
+
+def test_nobody_comes_in_without_the_token(forty):
+    with served(forty) as url:
+        for path in ("/", "/nodes/1001", "/windows", "/no/such/page"):
+            status, headers, text = asked(url + path, Accept="text/html")
+            assert (status, headers["location"]) == (303, "/login") and "1001" not in text
+            assert asked(url + path)[0] == 401
+        port = url.rpartition(":")[2]
+        for cookie in (f"outpost-{port}=", f"outpost-{port}={TOKEN}", f"outpost-{port}=é"):
+            assert asked(url + "/", cookie)[0] == 401
+        for wrong in ("", "x", TOKEN[:-1], TOKEN + "x", "é"):
+            given = urllib.parse.urlencode({"token": wrong}).encode()
+            for status, headers, _ in (asked(url + "/login", data=given),
+                                       asked(f"{url}/login?{given.decode()}")):
+                assert status == 403 and headers["set-cookie"] is None
+
+        status, headers, _ = asked(url + "/login", data=f"token={TOKEN}".encode())
+        cookie = headers["set-cookie"]
+        assert status == 303 and "HttpOnly" in cookie and "SameSite=lax" in cookie
+        assert TOKEN not in cookie
+        session = cookie.partition(";")[0]
+        assert asked(url + "/", session)[0] == 200
+        assert asked(url + "/login", session, b"token=x", Origin="http://127.0.0.1:9")[0] == 403
+
+
+def test_the_form_refuses_a_wrong_token_and_takes_the_right_one(chromium, forty):
+    with served(forty) as url, contextlib.closing(chromium.new_context()) as context:
+        page = context.new_page()
+        page.goto(url)
+        page.get_by_label("Token").fill("not that one")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("That is not the token.")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator("h1")).to_have_text("40 nodes")
+
+
+def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path):
+    file = tmp_path / "outpost" / "token"
+    made, new = login.token(file)
+    assert new and len(made) >= 43 and file.stat().st_mode & 0o777 == 0o600
+    assert login.token(file) == (made, False)
+    file.chmod(0o644)
+    with pytest.raises(login.TokenError, match="read by others"):
+        login.token(file)
+    file.chmod(0o600)
+    file.write_text("\n")
+    with pytest.raises(login.TokenError, match="no token"):
+        login.token(file)
+
+
+# --- beside the gateway ---
+
+
+def test_the_command_serves_and_ends_with_the_gateway(tmp_path):
+    """What comes in by MQTT is seen; who is killed leaves nobody behind."""
+    database, port = tmp_path / "gateway.db", free_port()
+    nodes = [load.Node(7, 50)]
+    enrolled(database, {7: load.key(7)})
+    command = [sys.executable, "-m", "outpost", "gateway", "--database", str(database),
+               "--listen", f"127.0.0.1:{port}", "--no-provisioned", "--json", "--web",
+               "--web-port", "0"]
+    env = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "data"),
+           "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env=env) as process:
+        url = json.loads(process.stdout.readline())["web"]
+        with ThreadPoolExecutor() as elsewhere:  # the browser's loop runs in this thread
+            elsewhere.submit(asyncio.run, load.bring_home(
+                nodes, mqtt.Where("127.0.0.1", port), Manners())).result()
+        token = (tmp_path / "data/outpost/dashboard-token").read_text().strip()
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                status, headers, _ = asked(f"{url}login?token={token}")
+                break
+            time.sleep(0.1)
+        assert status == 303
+        page = asked(url, headers["set-cookie"].partition(";")[0])[2]
+        assert re.search(r'href="/nodes/7"', page)
+        process.send_signal(signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+        assert f"{url}login?token={token}" in said.replace("\n", "")
+        for _ in range(300):
+            try:
+                asked(url)
+            except OSError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("the dashboard outlives its gateway")
+
+
+def test_whoever_looks_does_not_keep_the_gateway_waiting(tmp_path):
+    database = tmp_path / "gateway.db"
+    node, = fleet.fill(database, 1)
+    engine = store.connect(database)
+    with Reader(database).read() as db:
+        before = db.execute(store.status.select()).one()
+        node.wakes += 1
+        Desk(engine, clock=None).take(list(node.report(time.time())))
+        assert db.execute(store.status.select()).one() == before  # one page, one moment
+        with pytest.raises(Exception, match="readonly|read-only"):
+            db.execute(store.status.delete())
+    with Reader(database).read() as db:
+        assert db.execute(store.status.select()).one().wakes == before.wakes + 1
