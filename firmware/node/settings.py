@@ -41,9 +41,6 @@ _GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels
 class Settings:
     def __init__(self, path):
         """Defaults, then what the file says; `problem` is None or what is wrong with it."""
-        self.problem = None
-        for rule in _RULES:
-            setattr(self, rule[0], rule[1])
         try:
             with open(path) as file:
                 text = file.read()
@@ -51,22 +48,23 @@ class Settings:
             # MicroPython's json takes the beginning of a file for the whole of it.
             if not isinstance(given, dict) or text.count("{") != text.count("}"):
                 raise ValueError
+            self.problem = broken(given)
         except (OSError, ValueError):
             self.problem = READABLE
-            return
-        self.problem = broken(given)
-        if self.problem is None:
-            for name, default, _, _ in _RULES:
-                setattr(self, name, given.get(name, default))
+        if self.problem is not None:
+            given = {}
+        for name, default, _, _ in _RULES:
+            setattr(self, name, given.get(name, default))
 
 
 def broken(given):
     """The number of the first rule that `given` breaks, or None."""
-    for number, (name, default, least, most) in enumerate(_RULES):
-        value = given.get(name, default)
-        if not _allowed(name, value, least, most) or (
-                name == "gate" and not _fits(value, given)):
-            return number + 1
+    for number, (name, _, least, most) in enumerate(_RULES):
+        if name in given:
+            value = given[name]
+            if not _allowed(name, value, least, most) or (
+                    name == "gate" and not _fits(value, given)):
+                return number + 1
     return None
 
 
