@@ -98,9 +98,9 @@ class Wake:
         if not clean:
             state.verified = state.state_s = 0
         if self.settings.trial and board.cause == WATCHDOG:
-            from node import trial
+            from node import trial, verdict
 
-            trial.undo(self, trial.CRASHED)
+            trial.undo(self, verdict.CRASHED)
         self._look(now_s)
         self._check(record.BAD_SETTINGS, self.settings.problem)
         if now_s >= state.state_s:
@@ -207,6 +207,10 @@ class Wake:
         if self.at_once:
             self.outbox.flush()
         self.outbox.prepare()
+        if state.package and not self._late():
+            from node import fetch
+
+            fetch.install(self)
 
     def _keep_window(self):
         from node import summary
@@ -337,10 +341,11 @@ class Wake:
             self.state.faults |= bit
             self.event(lane, reason, detail, 1)
 
-    def event(self, lane, reason, detail, value):
+    def event(self, lane, reason, detail, value, more=b""):
         self.alert = self.alert or lane == ALERT
         try:
-            self.outbox.put(lane, record.EVENT, self.board.now_s(), bytes((reason, detail, value)))
+            self.outbox.put(lane, record.EVENT, self.board.now_s(),
+                            bytes((reason, detail, value)) + more)
         except OSError:
             self.seen |= 1 << record.FLASH_FAILED
             self.state.faults |= 1 << record.FLASH_FAILED

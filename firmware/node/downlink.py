@@ -5,7 +5,7 @@ from struct import unpack_from
 
 from micropython import const
 
-from node.frame import ACK, COMMAND, HEAD, PACKAGE, SETTINGS, TAIL, TIME, FrameError
+from node.frame import ACK, COMMAND, HEAD, OFFER, PACKAGE, SETTINGS, TAIL, TIME, FrameError
 
 _ENTRY = const(9)  # of an acknowledgement
 
@@ -14,7 +14,8 @@ def read(kind, frame):
     """Return the body of a frame whose seal has been opened, as a tuple:
 
     ACK ((lane, epoch, seq), ...) · SETTINGS and PACKAGE (id, total, offset, data) ·
-    TIME (nonce, time_s) · COMMAND (nonce, number, code, argument)
+    TIME (nonce, time_s) · COMMAND (nonce, number, code, argument) ·
+    OFFER (nonce, number, total, forced)
     """
     size = len(frame) - HEAD - TAIL
     if kind == ACK:
@@ -29,6 +30,8 @@ def read(kind, frame):
         return unpack_from("<II", frame, HEAD)
     if kind == COMMAND and size >= 9:
         return unpack_from("<IIB", frame, HEAD) + (bytes(frame[HEAD + 9:HEAD + size]),)
+    if kind == OFFER and size == 13:
+        return unpack_from("<IIIB", frame, HEAD)
     raise FrameError("type %d of %d bytes has no business here" % (kind, size))
 
 

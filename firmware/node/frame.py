@@ -15,19 +15,21 @@ RECORDS = const(1)
 PART = const(2)  # of one record that is too long for a frame
 HEARTBEAT = const(3)
 DOCUMENT = const(4)  # a piece of the node's own settings
+WANT = const(5)  # pieces of a model package that the node lacks
 # and downward
 ACK = const(8)
 SETTINGS = const(9)
 PACKAGE = const(10)
 TIME = const(11)
 COMMAND = const(12)
+OFFER = const(13)  # of a model package
 
 HEAD = const(5)  # before the body
 TAIL = const(10)  # after it
 TAG = const(8)  # of these the tag; a CRC follows
 SHORTEST = const(51)  # the smallest frame a link may ask for
 LONGEST = const(1024)
-_KNOWN = const(0b1111100011110)  # types, a bit each
+_KNOWN = const(0b11111100111110)  # types, a bit each
 _BLOCK = const(64)  # of SHA-256
 
 

@@ -25,6 +25,7 @@ LONGEST = const(13)  # us, by stage
 UNLINKED = const(14)  # uplinks that failed in a row before this one
 CONFIG = const(15)  # settings: version, problem or 255
 BYTES = const(16)  # of today's: spent, left; records held back for want of them
+MODEL = const(17)  # processor as in a .mpy's header, good wakes on trial or 0, version, name
 
 MOST = const(20)  # bytes of an item, so that it fits the smallest frame
 
@@ -60,6 +61,12 @@ class Heartbeat:
 def ask(nonce, now_s, settings, refused, frame, order):
     """The last item; who has heard it answers with all there is for this node, TIME in the end."""
     return ASK, pack("<IIIIHH", nonce, now_s, settings, refused, frame, order)
+
+
+def model(mpy, spec, trial):
+    """Which model this node has, and what it could run."""
+    name = spec.get("of", spec["name"]).encode()[:MOST - 6] if spec else b""
+    return MODEL, pack("<BBI", mpy, trial, spec.get("version", 0) if spec else 0) + name
 
 
 def pairs(tag, values, most):

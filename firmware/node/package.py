@@ -10,11 +10,12 @@ from struct import unpack_from
 
 from micropython import const
 
-from node import golden, model, update
+from node import golden, model, update, verdict
 
 NEW = model.FOLDER + "/new.pkg"
 # A self-test that crashes the chip is found by its name after the reset. Once may be a power cut.
 _TRIES = (model.FOLDER + "/try1.pkg", model.FOLDER + "/try2.pkg")
+_PLACES = (NEW,) + _TRIES  # what is new stands before what an earlier cut has left behind
 
 _SLOTS = ("slot_a", "slot_b")
 _MAGIC = b"OPK1"
@@ -24,66 +25,54 @@ _SIGNED = b"outpost model package 1\n"  # and the manifest: a signature is for o
 _SPARE = const(16384)  # bytes of heap a node needs beside its model
 TRIAL = const(5)  # good wakes until a model is kept
 
-# Why a package was refused
-MISSING = const(1)
-TRUNCATED = const(2)
-UNKNOWN = const(3)  # not a package, or of another version
-NO_KEY = const(4)  # this node trusts nobody, or has nothing to check a signature with
-FORGED = const(5)  # not signed by the key this node trusts
-DAMAGED = const(6)  # what is on flash is not what was signed
-WRONG_ARCH = const(7)
-OLDER = const(8)
-NO_ROOM = const(9)
-WRONG_MODEL = const(10)  # the module does not load, or has another ABI or shape than told
-WRONG_ANSWER = const(11)  # to a golden window
-TOO_SLOW = const(12)
-CRASHED = const(13)
-UNFIT = const(14)  # its settings break a rule
-ON_TRIAL = const(15)  # another is: come again later. In a record: it is itself
-FAILED = const(16)  # a stage did, or the model would not load any more, while it was on trial
-
 
 class Refused(Exception):
     pass
 
 
-def install(settings, key, forced=False):
+def install(settings, key, forced=False, number=0):
     """Check the package that has come, put its model on trial and return its manifest.
 
-    Raises Refused(why) and leaves all as it was; the package is gone then.
+    `number` is the gateway's for it, and kept with the model; 0 by cable. Raises Refused(why) and
+    leaves all as it was; the package is gone then.
     """
     if settings.trial:
-        raise Refused(ON_TRIAL)
+        raise Refused(verdict.ON_TRIAL)
     path = _stand()
     try:
         manifest = read(path, key)
         _welcome(manifest, settings, forced)
         update.sweep()
         spec = manifest["settings"]["model"]
+        spec["package"] = number
         spec["name"] = _SLOTS[bool(settings.model) and settings.model["name"] == _SLOTS[0]]
         _unpack(path, manifest, spec["name"])
         _prove(path, manifest, spec)
-    except Refused:
-        _clear()
+    except Exception as error:
+        clear()
         update.sweep()
-        raise
+        if isinstance(error, Refused):
+            raise
+        sys.print_exception(error)
+        full = isinstance(error, (OSError, MemoryError))
+        raise Refused(verdict.NO_ROOM if full else verdict.UNKNOWN)
     update.begin(manifest["settings"], TRIAL)
-    _clear()
+    clear()
     return manifest
 
 
 def _stand():
     # Where is the package, and has its self-test been begun before?
     names = os.listdir(model.FOLDER)
-    for path in _TRIES + (NEW,):
+    for path in _PLACES:
         if path.rpartition("/")[2] in names:
             break
     else:
-        raise Refused(MISSING)
+        raise Refused(verdict.MISSING)
     if path == _TRIES[1]:
-        _clear()
+        clear()
         update.sweep()
-        raise Refused(CRASHED)
+        raise Refused(verdict.CRASHED)
     return path
 
 
@@ -92,19 +81,19 @@ def read(path, key):
     try:
         import verify
     except ImportError:
-        raise Refused(NO_KEY)
+        raise Refused(verdict.NO_KEY)
     if len(key) != 32:
-        raise Refused(NO_KEY)
+        raise Refused(verdict.NO_KEY)
     with open(path, "rb") as file:
         head = file.read(_HEAD)
         if head[:4] != _MAGIC[:len(head)]:
-            raise Refused(UNKNOWN)
+            raise Refused(verdict.UNKNOWN)
         size = unpack_from("<H", head, 4)[0] if len(head) == _HEAD else 0
         text = file.read(min(size, _MOST))
     if size == 0 or len(text) < size:
-        raise Refused(TRUNCATED if size <= _MOST else UNKNOWN)
+        raise Refused(verdict.TRUNCATED if size <= _MOST else verdict.UNKNOWN)
     if not verify.check(head[6:], key, _SIGNED + text):
-        raise Refused(FORGED)
+        raise Refused(verdict.FORGED)
     manifest = json.loads(text)
     manifest["begin"] = _HEAD + size
     return manifest
@@ -113,14 +102,14 @@ def read(path, key):
 def _welcome(manifest, settings, forced):
     # What can be said against it without looking at the rest.
     if manifest["mpy"] != sys.implementation._mpy >> 10 & 15:
-        raise Refused(WRONG_ARCH)
+        raise Refused(verdict.WRONG_ARCH)
     spec = settings.model
     if (not forced and spec and spec.get("of") == manifest["name"]
             and manifest["version"] <= spec.get("version", 0)):
-        raise Refused(OLDER)
+        raise Refused(verdict.OLDER)
     gc.collect()
     if gc.mem_free() < manifest["heap"] + _SPARE:
-        raise Refused(NO_ROOM)
+        raise Refused(verdict.NO_ROOM)
 
 
 def _unpack(path, manifest, name):
@@ -136,15 +125,15 @@ def _unpack(path, manifest, name):
                     while size:
                         got = file.readinto(view[:min(size, len(buf))])
                         if not got:
-                            raise Refused(TRUNCATED)
+                            raise Refused(verdict.TRUNCATED)
                         copy.write(view[:got])
                         size -= got
                 if _digest(target, buf) != digest:
-                    raise Refused(DAMAGED)
+                    raise Refused(verdict.DAMAGED)
             if file.read(1):
-                raise Refused(DAMAGED)
+                raise Refused(verdict.DAMAGED)
     except OSError:
-        raise Refused(NO_ROOM)
+        raise Refused(verdict.NO_ROOM)
 
 
 def _digest(path, buf):
@@ -159,21 +148,28 @@ def _digest(path, buf):
 
 def _prove(path, manifest, spec):
     if not update.fit(manifest["settings"]):
-        raise Refused(UNFIT)
+        raise Refused(verdict.UNFIT)
     os.rename(path, _TRIES[path == _TRIES[0]])  # from here on code of it runs
     try:
         module = model.load(spec)
         _, slowest_us = golden.check(module, spec)
     except model.Refused:
-        raise Refused(WRONG_MODEL)
+        raise Refused(verdict.WRONG_MODEL)
     except golden.Wrong:
-        raise Refused(WRONG_ANSWER)
+        raise Refused(verdict.WRONG_ANSWER)
     if slowest_us > manifest["us"] > 0:
-        raise Refused(TOO_SLOW)
+        raise Refused(verdict.TOO_SLOW)
 
 
-def _clear():
-    for path in _TRIES + (NEW,):
+def waits():
+    """Whether there is a package to install."""
+    names = os.listdir(model.FOLDER)
+    return any(path.rpartition("/")[2] in names for path in _PLACES)
+
+
+def clear():
+    """Remove whatever package there is."""
+    for path in _PLACES:
         try:
             os.remove(path)
         except OSError:

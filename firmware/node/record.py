@@ -23,7 +23,8 @@ BY_LARGE = const(2)
 
 # Reasons of an event. CLASS_CHANGED: detail is the new smoothed class, value the old one.
 # MODE_CHANGED: detail is 16 times the old mode and the new one, value the reason in modes.py.
-# UPDATE: a model package was refused, is on trial, was kept or was undone.
+# UPDATE: a model package was refused, is on trial, was kept or was undone; its number (u32)
+# follows, 0 if it came by cable.
 # All others are faults: value 1 when one begins, 0 when it is over.
 CLASS_CHANGED = const(1)
 BAD_SETTINGS = const(2)  # detail: which setting, 0 the file as a whole
@@ -34,7 +35,7 @@ FLASH_FAILED = const(6)  # detail: errno
 DEADLINE_MISSED = const(7)  # detail: the stage that had to be left out, or was cut short
 STAGE_FAILED = const(8)  # detail: the stage that failed in a way nobody foresaw
 MODE_CHANGED = const(9)
-UPDATE = const(10)  # detail: node/package.py, 0 kept; value: low byte of the model's version
+UPDATE = const(10)  # detail: node/verdict.py; value: low byte of the model's version
 
 NO_CLASS = const(255)
 

@@ -10,8 +10,8 @@ from node import energy, latency, outbox, post
 from node.modes import Modes
 from node.record import NO_CLASS
 
-_VERSION = const(0x4F02)  # 'O' and the layout's number
-_NUMBERS = "<HH5IIIIIHBBBB15sIBBBIBBBBHIBB"
+_VERSION = const(0x4F03)  # 'O' and the layout's number
+_NUMBERS = "<HH5IIIIIHBBBB15sIBBBIBBBBHIBBB"
 _LATENCY = calcsize(_NUMBERS)
 _ENERGY = _LATENCY + latency.SIZE
 _OUTBOX = _ENERGY + energy.SIZE
@@ -43,6 +43,7 @@ class State:
         self.windows = 0  # sent up or waiting to be since the last uplink
         self.motions = 0  # counted in CRITICAL
         self.counted_s = 0  # since when
+        self.package = 0  # 1: one has come by radio and waits to be installed: node/fetch.py
         self.trial = 0  # good wakes of settings on trial: node/update.py
         self.modes = Modes()
         self.latency = latency.Latency()
@@ -67,7 +68,7 @@ class State:
          self.share, self.smoothed, self.verified, self.history[:], self.timer_s, modes.mode,
          modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked, self.unflashed,
          self.failed, self.motions, self.counted_s, self.windows,
-         self.trial) = numbers[7:]
+         self.trial, self.package) = numbers[7:]
         self.latency.load(memoryview(blob)[_LATENCY:_ENERGY])
         self.energy.load(memoryview(blob)[_ENERGY:_OUTBOX])
         return True
@@ -85,7 +86,7 @@ class State:
                   self.share, self.smoothed, self.verified, self.history, self.timer_s,
                   modes.mode, modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked,
                   self.unflashed, self.failed, self.motions, self.counted_s, self.windows,
-                  self.trial)
+                  self.trial, self.package)
         self.latency.save(view[_LATENCY:_ENERGY])
         self.energy.save(view[_ENERGY:_OUTBOX])
         box.save(view[_OUTBOX:_CRC])

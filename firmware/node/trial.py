@@ -1,15 +1,12 @@
 # Settings on trial, as a wake sees them: was it a good one, and what if it was not?
 # Only a wake with a trial imports this. What becomes of the files: node/update.py
 
-from micropython import const
+from struct import pack
 
 from node import record, update
 from node.outbox import EVENT
 from node.settings import Settings
-
-CRASHED = const(13)  # why it was undone: as in node/package.py
-_KEPT = const(0)
-_FAILED = const(16)
+from node.verdict import FAILED, KEPT
 
 _BAD = 1 << record.MODEL_REFUSED | 1 << record.STAGE_FAILED
 
@@ -18,13 +15,13 @@ def judge(wake):
     """A good wake is one from capture to flash with the model that is on trial."""
     state = wake.state
     if wake.seen & _BAD:
-        undo(wake, _FAILED)
+        undo(wake, FAILED)
     elif (wake.model and wake.by == record.BY_MAIN and wake.decision is not None
             and not wake.seen & 1 << record.FLASH_FAILED):
         state.trial += 1
         if state.trial >= wake.settings.trial:
             update.keep()
-            _told(wake, _KEPT)
+            _told(wake, KEPT)
 
 
 def undo(wake, why):
@@ -38,4 +35,5 @@ def undo(wake, why):
 def _told(wake, what):
     spec = wake.settings.model or {}
     wake.state.trial = 0
-    wake.event(EVENT, record.UPDATE, what, spec.get("version", 0) & 255)
+    wake.event(EVENT, record.UPDATE, what, spec.get("version", 0) & 255,
+               pack("<I", spec.get("package", 0)))

@@ -8,9 +8,10 @@ from desk import SETTINGS, Board, Fake, wake
 from node import model, update
 from node.board import BROWNOUT, TIMER, WATCHDOG
 from node.record import UPDATE
+from node.verdict import CRASHED, FAILED, KEPT
 
-KEPT, CRASHED, FAILED = 0, 13, 16
-OLD, NEW = dict(SETTINGS["model"], version=1), dict(SETTINGS["model"], name="slot_a", version=2)
+OLD, NEW = dict(SETTINGS["model"], version=1), dict(SETTINGS["model"], name="slot_a", version=2,
+                                                    package=0x01020304)
 
 
 def begin(trial=3):
@@ -31,6 +32,11 @@ def stands():
     return given["model"]["name"], given.get("trial", 0)
 
 
+def told(what):
+    """The event: the version's low byte, and the package's number."""
+    return UPDATE, what, 2, 4, 3, 2, 1
+
+
 # three good wakes, and it is kept
 board = begin()
 for _ in range(2):
@@ -38,17 +44,17 @@ for _ in range(2):
     assert stands() == ("slot_a", 3) and not board.events(UPDATE)
 wake(board)
 assert stands() == ("slot_a", 0)
-assert board.events(UPDATE) == [(UPDATE, KEPT, 2)]
+assert board.events(UPDATE) == [told(KEPT)]
 assert "settings.old" not in os.listdir()
 wake(board)
-assert board.events(UPDATE) == [(UPDATE, KEPT, 2)]
+assert board.events(UPDATE) == [told(KEPT)]
 
 # a reset by the watchdog undoes it, and the wake goes on with the old one
 board = begin()
 wake(board)
 board.cause = WATCHDOG
 wake(board)
-assert stands() == ("fake", 0) and board.events(UPDATE) == [(UPDATE, CRASHED, 2)]
+assert stands() == ("fake", 0) and board.events(UPDATE) == [told(CRASHED)]
 assert len(board.decisions()) == 3
 
 # so does a model that does not load any more
@@ -65,7 +71,7 @@ def refuse(spec, verified=False):
 
 model.load = refuse
 wake(board)
-assert stands() == ("fake", 0) and board.events(UPDATE) == [(UPDATE, FAILED, 2)]
+assert stands() == ("fake", 0) and board.events(UPDATE) == [told(FAILED)]
 model.load = load
 
 # and one that raises
@@ -80,7 +86,7 @@ def fail(self, features, votes):
 Fake.predict = fail
 wake(board)
 Fake.predict = votes
-assert stands() == ("fake", 0) and board.events(UPDATE) == [(UPDATE, FAILED, 2)]
+assert stands() == ("fake", 0) and board.events(UPDATE) == [told(FAILED)]
 
 # a brown-out is not the model's fault: it begins to count again
 board = begin()

@@ -192,7 +192,7 @@ class Board(Common):
     def feed(self): pass
 
 class Settings:
-    frame, version, problem, uplink_s = 1024, 1, None, 1800
+    frame, version, problem, uplink_s, model, trial = 1024, 1, None, 1800, None, 0
 
 mqtt.Mqtt.patience_ms = int(sys.argv[2])
 box = outbox()

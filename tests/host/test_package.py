@@ -1,19 +1,18 @@
 """Model packages: signed on the host, checked and put on trial by the node on real MicroPython."""
 
-import hashlib
 import json
-import shutil
 import subprocess
-import zlib
+from functools import partial
 from pathlib import Path
 
+import packages
 import pytest
+from packages import SIGNER, STRANGER
 
-from outpost import build, compile, link, package
-from outpost.paths import FIRMWARE, NATIVE
+from outpost import build, package
+from outpost.paths import FIRMWARE
 from outpost.world import run as world
 
-SIGNER, STRANGER = (package.Signer.of(bytes([n] * 32)) for n in (1, 2))
 REASONS = ("", "MISSING", "TRUNCATED", "UNKNOWN", "NO_KEY", "FORGED", "DAMAGED", "WRONG_ARCH",
            "OLDER", "NO_ROOM", "WRONG_MODEL", "WRONG_ANSWER", "TOO_SLOW", "CRASHED", "UNFIT",
            "ON_TRIAL")
@@ -171,27 +170,8 @@ def install(on_micropython, node):
 
 @pytest.fixture
 def make(motion):
-    """Return a package of version 2 of motion, with changes that are signed as they should be."""
-    def run(by=SIGNER, arch="x64", module=None, settings=None, spec=None, **changes):
-        content = package.make(motion.folder, arch, by)
-        _, size, _ = package.HEAD.unpack_from(content)
-        manifest = json.loads(content[package.HEAD.size:package.HEAD.size + size])
-        rest = content[package.HEAD.size + size:]
-        model = manifest["settings"]["model"]
-        if module is not None:
-            part = next(part for part in manifest["parts"] if part[0] == "mpy")
-            assert manifest["parts"][0] == part
-            rest = module + rest[part[1]:]
-            part[1:] = [len(module), hashlib.sha256(module).hexdigest()]
-            model["crc32"] = zlib.crc32(module)
-        manifest |= {"version": 2} | changes
-        manifest["settings"] |= settings or {}
-        model |= {"version": manifest["version"]} | (spec or {})
-        text = json.dumps(manifest).encode()
-        return package.HEAD.pack(package.MAGIC, len(text),
-                                 by.sign(package.SIGNED + text)) + text + rest
-
-    return run
+    """Return a function that makes a package of version 2 of motion."""
+    return partial(packages.make, motion)
 
 
 def content_of(node: Path) -> dict[str, bytes]:
@@ -254,7 +234,7 @@ def test_refused_with_a_reason_and_nothing_changed(why, make, motion, node, inst
         "NO_ROOM": [{"content": make(heap=1 << 28)}],
         "WRONG_MODEL": [{"content": make(spec={"abi": 9})}, {"content": make(module=b"C\6\0\x1f")},
                         {"content": make(spec={"classes": 5})}],
-        "WRONG_ANSWER": [{"content": make(module=wrong(motion))}],
+        "WRONG_ANSWER": [{"content": make(module=packages.wrong(motion))}],
         "TOO_SLOW": [{"content": make(us=-1)}],
         "UNFIT": [{"content": make(settings={"wake_s": 1})}],
     }
@@ -262,46 +242,15 @@ def test_refused_with_a_reason_and_nothing_changed(why, make, motion, node, inst
     for case in cases[why]:
         expected = why
         if why == "TOO_SLOW":  # slower than nothing: no golden window takes less than a µs a call
-            case = {"content": make(module=slow(motion), us=1)}
+            case = {"content": make(module=packages.slow(motion), us=1)}
         assert install(**case) == expected
         assert content_of(node) == before
-
-
-def assemble(motion, before: str, after: str, name: str) -> bytes:
-    """Return the module of motion with a line of its C changed."""
-    folder = motion.folder / f".{name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        for file in ("model.h", "model.c"):
-            shutil.copy(motion.folder / file, folder)
-        text = (NATIVE / "module.c").read_text()
-        assert before in text
-        (folder / "module.c").write_text(text.replace(before, after))
-        unit = compile.compile_module([folder / "module.c"], [folder, NATIVE], "x64",
-                                      folder / "unit.o")
-        return link.link(unit, "x64", "motion")
-    finally:
-        shutil.rmtree(folder)
-
-
-ANSWER = "    outpost_features(in, between);\n"
-
-
-def wrong(motion) -> bytes:
-    return assemble(motion, ANSWER, ANSWER + "    between[0]++;\n", "wrong")
-
-
-def slow(motion) -> bytes:
-    wait = "    for (volatile int i = 0; i < 100000; i++) {\n    }\n"
-    return assemble(motion, ANSWER, wait + ANSWER, "slow")
 
 
 def test_a_model_that_crashes_is_tried_twice_and_not_again(make, motion, node, micropython,
                                                            install):
     before = content_of(node)
-    crash = assemble(motion, ANSWER, "    __builtin_trap();\n" + ANSWER, "crash")
-    (node / "models/new.pkg").write_bytes(make(module=crash))
+    (node / "models/new.pkg").write_bytes(make(module=packages.crash(motion)))
     for _ in range(2):
         done = subprocess.run(
             [micropython, "-c", INSTALL.format(key=SIGNER.public.hex(), forced=False)], cwd=node,

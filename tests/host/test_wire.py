@@ -47,14 +47,20 @@ def test_golden_frames_are_read():
         wire.Ask(0xDEADBEEF, 1767600000, 0x11111111, 0x22222222, 1024, 9))
 
 
+    assert read(GOLDEN["want"]) == wire.Want(NODE, 0x10203040, 65536, 997, 8)
+
+
 def test_golden_frames_are_written():
     assert list(wire.acknowledgements(SEAL, NODE, [(0, 0xCAFE0000, 17), (2, 0xCAFE0001, 303)])
                 ) == [GOLDEN["ack"]]
     assert wire.time(SEAL, NODE, 0xDEADBEEF, 1767600001) == GOLDEN["time"]
+    assert wire.offer(SEAL, NODE, 0xDEADBEEF, 0x10203040, 70000, True) == GOLDEN["offer"]
+    assert wire.package(SEAL, NODE, 0x10203040, 70000, 65536, bytes(range(16))
+                        ) == GOLDEN["package"]
 
 
 def test_what_goes_down_is_not_read_as_if_it_came_up():
-    for name in ("ack", "settings", "package", "time", "command"):
+    for name in ("ack", "settings", "package", "time", "command", "offer"):
         with pytest.raises(FrameError, match="no business here"):
             read(GOLDEN[name])
 
@@ -151,7 +157,7 @@ def fuzz(count: int, seed: int) -> int:
                 for _ in range(rng.randint(0, 4)):
                     body[rng.randrange(len(body))] = rng.choice((0, 1, 127, 128, 255))
                 cut = rng.randrange(len(body) + 1) if rng.random() < 0.3 else len(body)
-                data = bytearray(wire.write(SEAL, rng.randrange(1, 5), NODE, bytes(body[:cut])))
+                data = bytearray(wire.write(SEAL, rng.randrange(1, 6), NODE, bytes(body[:cut])))
         try:
             found = read(bytes(data))
         except FrameError:

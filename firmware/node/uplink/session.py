@@ -1,13 +1,15 @@
 # One meeting with the gateway: a heartbeat, then records by priority until none waits, several
-# frames on their way at a time; meanwhile whatever comes down. Bytes: docs/frame-format.md
+# frames on their way at a time; meanwhile whatever comes down, and last a model package.
+# Bytes: docs/frame-format.md
 
 import errno
+import sys
 
 from micropython import const
 
 from node import downlink, heartbeat
 from node.batch import Batch
-from node.frame import ACK, LONGEST, TIME, FrameError, Seal, identify
+from node.frame import ACK, LONGEST, OFFER, PACKAGE, TIME, FrameError, Seal, identify
 from node.outbox import DIAGNOSTIC
 
 _STALE = const(32)  # frames without news in a row are as good as silence
@@ -26,6 +28,7 @@ class Session:
         self._flying = []  # [lane, last sequence] of frames that are not acknowledged
         self._nonce = board.random32()
         self._welcome = False  # the gateway has said all that it had to say
+        self._offer = self._fetch = None  # a model package
 
     def hold(self):
         """Raises OSError when the other side is gone or answers nothing, Late when it is time."""
@@ -52,6 +55,8 @@ class Session:
             while more and (len(self._flying) < self._link.window or outbox.offset):
                 more = self._next(batch)
             if not self._flying and not more and self._welcome:
+                if self._offer:
+                    self._take_up()
                 return True
             if self._listen():
                 heard = True
@@ -78,6 +83,8 @@ class Session:
         board, state = self._board, self._state
         yield from heartbeat.condition(board, self._settings, state,
                                        self._outbox)
+        yield heartbeat.model(getattr(sys.implementation, "_mpy", 0) >> 10 & 15,
+                              self._settings.model, self._settings.trial)
         yield heartbeat.ask(self._nonce, board.now_s(), 0, 0, len(self._buf), 0)
 
     def _next(self, batch):
@@ -90,6 +97,25 @@ class Session:
 
     def _send(self, size):
         self._link.send(self._view[:size])
+
+    def _take_up(self):
+        # The records are home: what is left of the time may go to the package.
+        from node.fetch import Fetch
+
+        fetch, link = Fetch(self._offer), self._link
+        if not fetch.welcome(self._settings, self._state):
+            return
+        self._fetch, tries = fetch, link.tries
+        try:
+            while fetch.have < fetch.total and tries and self._left_ms() > link.patience_ms:
+                before = fetch.have
+                self._send(fetch.want(self._buf, self._node, self._seal, link.window))
+                while (fetch.have < fetch.until and self._left_ms() > link.patience_ms
+                       and self._listen()):
+                    pass
+                tries = link.tries if fetch.have > before else tries - 1
+        finally:
+            fetch.close(self._state)
 
     # --- in ---
 
@@ -123,4 +149,7 @@ class Session:
         if kind == TIME and body[0] == self._nonce and not self._welcome:
             self._welcome = True
             return True
-        return False
+        if kind == OFFER and body[0] == self._nonce and not self._offer:
+            self._offer = body[1:]
+            return True
+        return kind == PACKAGE and self._fetch is not None and self._fetch.take(*body)

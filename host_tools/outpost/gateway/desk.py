@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from node import frame
 from node.frame import FrameError, Seal
-from outpost.gateway import store, wire
+from outpost.gateway import rollouts, store, wire
 from outpost.gateway.keys import Keys
 
 REASONS = 100  # told apart
@@ -58,6 +58,10 @@ class Desk:
             heads = store.store(db, batch) if batch else {}
             for beat in beats:
                 store.hear(db, beat)
+            rollouts.heed(db, batch)
+            offers = rollouts.offers(db, beats)
+            pieces = [(one, *rollouts.pieces(db, one)) for one in messages
+                      if isinstance(one, wire.Want)]
         answers: list[Answer] = []
         for node, seal in seals.items():
             mine = [(lane, epoch, head) for (owner, lane, epoch), head in heads.items()
@@ -65,9 +69,17 @@ class Desk:
             answers += [(node, one) for one in wire.acknowledgements(seal, node, mine)]
         for beat in beats:
             if beat.ask is not None:
+                offer = offers.get(beat.node)
+                if offer is not None:
+                    answers.append((beat.node, wire.offer(
+                        seals[beat.node], beat.node, beat.ask.nonce, offer.number, offer.total,
+                        offer.forced)))
                 now = int(self._clock()) if self._clock else 0
                 answers.append((beat.node, wire.time(seals[beat.node], beat.node, beat.ask.nonce,
                                                      now)))
+        for want, total, found in pieces:
+            answers += [(want.node, wire.package(seals[want.node], want.node, want.number, total,
+                                                 offset, data)) for offset, data in found]
         return answers
 
     def _refuse(self, reason: str) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Double,
     Engine,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -133,6 +135,40 @@ labels = Table(
     _key("node"), _key("epoch"), _key("seq"),
     Column("label", Text, nullable=False),
     Column("labelled_at", Double, nullable=False),
+)
+
+# A model on its way to nodes: outpost/gateway/rollouts.py.
+rollouts = Table(
+    "rollouts", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("forced", Boolean, nullable=False),  # onto nodes with a later version, too
+    Column("healthy_s", Double, nullable=False),  # so long canaries must do well
+    Column("state", Text, nullable=False),  # canary, rest, done or stopped
+    Column("reason", Text, nullable=False),  # why it was stopped
+    Column("begun_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+)
+
+# The same model, built and signed for each kind of processor.
+packages = Table(
+    "packages", metadata,
+    _key("rollout", Integer), _key("mpy", Integer),  # as in the header of a .mpy
+    Column("number", BigInteger, nullable=False, unique=True),  # by which nodes know it
+    Column("content", LargeBinary, nullable=False),
+)
+
+targets = Table(
+    "targets", metadata,
+    _key("rollout", Integer), _key("node"),
+    Column("canary", Boolean, nullable=False),
+    Column("state", Text, nullable=False),  # of rollouts.STATES
+    Column("why", Integer, nullable=False),  # it was refused or undone: firmware/node/verdict.py
+    Column("have", BigInteger, nullable=False),  # bytes the node has of `total`
+    Column("total", BigInteger, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Index("targets_by_node", "node"),
 )
 
 KEYS_AT_ONCE = 200  # identities in one query

@@ -14,6 +14,7 @@ from node.frame import FrameError, Seal
 FLOOR = 0x80
 LONG = 15
 SECONDS = range(1 << 32)
+PIECE = frame.LONGEST - frame.HEAD - frame.TAIL - 12  # bytes of a package in a frame, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,18 @@ class Heartbeat:
     ask: Ask | None
 
 
-Message = Records | Part | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A node lacks a package's bytes from `offset` on: `count` pieces of `size` bytes, please."""
+
+    node: int
+    number: int  # of the package
+    offset: int
+    size: int
+    count: int
+
+
+Message = Records | Part | Heartbeat | Want
 
 
 def read(kind: int, data: bytes) -> Message:
@@ -96,6 +108,8 @@ def read(kind: int, data: bytes) -> Message:
                 return _part(node, data, end)
             case frame.HEARTBEAT:
                 return _heartbeat(node, data, end)
+            case frame.WANT:
+                return _want(node, data, end)
     except struct.error as error:
         raise FrameError(f"frame of {len(data)} bytes is cut short") from error
     raise FrameError(f"type {kind} has no business here")
@@ -145,6 +159,13 @@ def _part(node: int, data: bytes, end: int) -> Part:
         raise FrameError(f"part of {len(part)} bytes is malformed")
     found.records.append((seq, kind, time_s, b""))
     return Part(found, Piece(node, (found.lane, found.epoch, seq), total, offset, part))
+
+
+def _want(node: int, data: bytes, end: int) -> Want:
+    found = Want(node, *struct.unpack("<IIHB", data[frame.HEAD:end]))
+    if not 0 < found.size <= PIECE:
+        raise FrameError(f"pieces of {found.size} bytes")
+    return found
 
 
 # --- heartbeat ---
@@ -200,6 +221,10 @@ def _item(items: dict[str, Any], tag: int, body: bytes) -> None:
     elif tag == heartbeat.LATENCY and len(body) > 2:
         counts = items.setdefault("latency", {}).setdefault(str(body[0]), {})
         counts.update({str(body[1] + i): count for i, count in enumerate(body[2:])})
+    elif tag == heartbeat.MODEL and len(body) >= 6:
+        mpy, trial, version = struct.unpack_from("<BBI", body)
+        items["model"] = {"mpy": mpy, "trial": trial, "version": version,
+                          "name": body[6:].decode(errors="replace")}
     else:
         items[f"item {tag}"] = body.hex()
 
@@ -218,6 +243,16 @@ def acknowledgements(seal: Seal, node: int, heads: Sequence[tuple[int, int, int]
 def time(seal: Seal, node: int, nonce: int, time_s: int) -> bytes:
     """Return the frame that ends an answer; `time_s` 0 tells no time."""
     return write(seal, frame.TIME, node, struct.pack("<II", nonce, time_s))
+
+
+def offer(seal: Seal, node: int, nonce: int, number: int, total: int, forced: bool) -> bytes:
+    """Return the frame that offers a package of `total` bytes to who asked with `nonce`."""
+    return write(seal, frame.OFFER, node, struct.pack("<IIIB", nonce, number, total, forced))
+
+
+def package(seal: Seal, node: int, number: int, total: int, offset: int, data: bytes) -> bytes:
+    """Return the frame with a package's bytes from `offset` on."""
+    return write(seal, frame.PACKAGE, node, struct.pack("<III", number, total, offset) + data)
 
 
 def write(seal: Seal, kind: int, node: int, body: bytes) -> bytes:

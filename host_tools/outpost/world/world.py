@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import signal
 from array import array
 from pathlib import Path
 from random import Random
@@ -115,7 +116,7 @@ class World:
         if last is None or not node.forks:
             self._node = None
             code = node.end(kill=wake["ended"] in ("cut", "hung"))
-            if last is None and wake["ended"] == "killed" and code > 0:
+            if last is None and wake["ended"] == "killed" and code not in (0, -signal.SIGKILL):
                 wake["ended"] = "crashed"  # by itself; its last words are in node.log
         self._resets = self._resets + 1 if wake["ended"] in ("hung", "crashed") else 0
         if last is not None:

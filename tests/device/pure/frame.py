@@ -95,6 +95,7 @@ BODIES = {
     "package": (frame.PACKAGE, (0x10203040, 70000, 65536, bytes(range(16)))),
     "time": (frame.TIME, (0xDEADBEEF, 1767600001)),
     "command": (frame.COMMAND, (0xDEADBEEF, 10, 1, b"now")),
+    "offer": (frame.OFFER, (0xDEADBEEF, 0x10203040, 70000, 1)),
 }
 for name, (kind, body) in BODIES.items():
     good = GOLDEN[name]
@@ -129,7 +130,7 @@ def resealed(kind, body, seal=SEAL):
 
 
 for kind in range(16):
-    known = kind in (1, 2, 3, 4, 8, 9, 10, 11, 12)
+    known = kind in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13)
     made = resealed(kind, b"x")
     if known:
         assert identify(made) == (kind, NODE)
@@ -146,7 +147,7 @@ for at in range(5, len(good) - 2):  # repaired CRC, broken proof
     refused(SEAL.open, bad)
 for kind, body in ((8, b""), (8, bytes(8)), (8, bytes(10)), (9, bytes(8)), (9, bytes(12)),
                    (10, bytes(12)), (10, bytes(13)), (11, bytes(7)), (11, bytes(9)),
-                   (12, bytes(8)), (1, bytes(30)), (3, bytes(30))):
+                   (12, bytes(8)), (13, bytes(12)), (1, bytes(30)), (3, bytes(30))):
     refused(downlink.read, kind, resealed(kind, body))
 
 # --- numbers ---
