@@ -67,3 +67,14 @@ def slow(motion) -> bytes:
 
 def crash(motion) -> bytes:
     return assemble(motion, ANSWER, "    __builtin_trap();\n" + ANSWER, "crash")
+
+
+PREDICT = "    return MP_SMALL_INT(outpost_predict(in, votes_of(known, votes)));\n"
+
+
+def crash_on(motion, number: int) -> bytes:
+    """A module that passes its self-test, and crashes a node that meets class `number`."""
+    trap = f"    if (found == {number}) {{\n        __builtin_trap();\n    }}\n"
+    return assemble(motion, PREDICT,
+                    "    int found = outpost_predict(in, votes_of(known, votes));\n" + trap
+                    + "    return MP_SMALL_INT(found);\n", f"crash-on-{number}")

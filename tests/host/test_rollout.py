@@ -9,7 +9,7 @@ from pathlib import Path
 import packages
 import pytest
 from gateways import enrolled, gateway
-from packages import SIGNER
+from packages import SIGNER, STRANGER
 
 from node import record
 from node.outbox import EVENT
@@ -138,6 +138,16 @@ def live(node: Node, until, most: int = 60) -> int:
     raise AssertionError(f"not after {most} wakes: {node.settings()}")
 
 
+def together(nodes: list[Node], until, most: int = 40) -> None:
+    """The same with many, in turn."""
+    for _ in range(most):
+        for node in nodes:
+            node.wake()
+        if until():
+            return
+    raise AssertionError(f"not after {most} wakes: {[node.settings() for node in nodes]}")
+
+
 def test_a_model_comes_by_radio_and_is_kept(motion, flashed, tmp_path, database):
     with radio(flashed, tmp_path, database) as (node,):
         node.wake()
@@ -153,3 +163,109 @@ def test_a_model_comes_by_radio_and_is_kept(motion, flashed, tmp_path, database)
             node.wake()
         assert node.model() == (2, 0) and updates(database) == [15, 0]
 
+
+
+def test_refused_with_a_reason_that_reaches_the_gateway(motion, flashed, tmp_path, database):
+    """One node, one bad package after the other; it goes on with the model it has."""
+    good = packages.make(motion)
+    cases = [
+        (packages.make(motion, by=STRANGER), "not signed by whom the node trusts"),
+        (packages.make(motion, arch="armv6m"), "for another processor"),
+        (packages.make(motion, spec={"abi": 9}), "will not load"),
+        (packages.make(motion, module=b"C\6\0\x1f"), "will not load"),
+        (good[:-1], "cut short"),
+        (good[:-1] + b"?", "damaged"),
+        (b"OPK9" + good[4:], "not a package of the node's version"),
+        (packages.make(motion, version=1), "not newer than the model that is there"),
+        (packages.make(motion, heap=1 << 28), "no room on the node"),
+        (packages.make(motion, module=packages.wrong(motion)),
+         "wrong answer to a golden window"),
+        (packages.make(motion, module=packages.slow(motion), us=1), "too slow"),
+        (packages.make(motion, module=packages.crash(motion)), "crashed"),
+        (packages.make(motion, settings={"wake_s": 1}), "its settings break a rule"),
+    ]
+    with radio(flashed, tmp_path, database) as (node,):
+        node.wake()
+        before, files = node.settings(), node.files()
+        for count, (content, reason) in enumerate(cases, 1):
+            rollout = begin(database, content)
+            live(node, lambda at=rollout: state(database, at)[0] not in rollouts.OPEN)
+            assert state(database, rollout) == ("refused", reason)
+            assert node.settings() == before and node.files() == files | {"offer"}
+            assert len(updates(database)) == count
+            assert summary(database, rollout)["state"] == "done"
+        # a processor that nothing was built for: the gateway sees that by itself
+        rollout = begin(database, good, mpy=4)
+        live(node, lambda: state(database, rollout)[0] == "refused")
+        assert state(database, rollout)[1] == "for another processor"
+        # an older one by force, and after all that a good one
+        rollout = begin(database, packages.make(motion, version=1), forced=True)
+        live(node, lambda: state(database, rollout)[0] == "kept")
+        rollout = begin(database, packages.make(motion, version=3))
+        live(node, lambda: state(database, rollout)[0] == "kept")
+        assert node.model() == (3, 0)
+
+
+@pytest.mark.parametrize("trust", [b"", STRANGER.public])
+def test_nothing_runs_on_a_node_that_does_not_trust_who_signed(trust, motion, flashed, tmp_path,
+                                                               database):
+    with radio(flashed, tmp_path, database, trust=trust) as (node,):
+        rollout = begin(database, packages.make(motion))
+        live(node, lambda: state(database, rollout)[0] == "refused")
+        assert "trusts" in state(database, rollout)[1] and node.model() == (1, 0)
+
+
+def test_a_canary_that_fails_stops_it_and_every_node_has_a_model_that_works(
+        motion, flashed, tmp_path, database):
+    """The model crashes on what one of three nodes senses, and passes every self-test."""
+    always = {"gate": None}  # the model itself decides
+    bad = packages.make(motion, module=packages.crash_on(motion, 0), settings=always)
+    with radio(flashed, tmp_path, database, count=3) as nodes:
+        nodes[1].world.schedule.label = lambda now_s: "Standing"  # class 0
+        for node in nodes:
+            node.wake()
+        rollout = begin(database, bad, (1, 2, 3), canary=2, healthy_s=0)
+        together(nodes, lambda: summary(database, rollout)["state"] == "stopped")
+        together(nodes, lambda: nodes[0].model() == (2, 0))
+        for node in 2 * nodes:
+            node.wake()
+        told = summary(database, rollout)
+        assert (told["state"], told["reason"]) == ("stopped", "node 2: crashed")
+        assert [one["state"] for one in told["nodes"]] == ["kept", "undone", "withdrawn"]
+        assert [node.model() for node in nodes] == [(2, 0), (1, 0), (1, 0)]
+        assert updates(database, 2) == [15, 13] and updates(database, 3) == []
+        # a better one: both canaries keep it and are well, and only then the third has it
+        rollout = begin(database, packages.make(motion, version=3, settings=always), (1, 2, 3),
+                        canary=2, healthy_s=0.05)
+        together(nodes, lambda: summary(database, rollout)["state"] == "rest")
+        assert [node.model()[0] for node in nodes] == [3, 3, 1]
+        together(nodes, lambda: summary(database, rollout)["kept"] == 3)
+        assert summary(database, rollout)["state"] == "done"
+        assert [node.model() for node in nodes] == [(3, 0)] * 3
+
+
+def test_pieces_over_many_wakes_and_power_cuts(motion, flashed, tmp_path, database, monkeypatch):
+    """Short wakes, small frames; power goes in the middle. What has come is not sent again."""
+    asked = []
+    answer = rollouts.pieces
+    monkeypatch.setattr(rollouts, "pieces", lambda db, want: (
+        asked.append((want.offset, want.size * want.count)), answer(db, want))[1])
+    content = packages.make(motion)
+    with radio(flashed, tmp_path, database, frame=120) as (node,):
+        rollout = begin(database, content)
+        ask = node.world._answer
+        for cut in range(6):
+            # the whole wake takes its window, the session, and patience once more
+            node.change(awake_ms=12_500)
+            node.wake()
+            if cut % 2:  # power goes while the node asks for its link
+                node.world._answer = lambda *_: False
+                assert node.wake() == "cut"
+                node.world._answer = ask
+        node.change(awake_ms=20_000)
+        live(node, lambda: state(database, rollout)[0] == "kept")
+        assert node.model() == (2, 0)
+    offsets = [offset for offset, _ in asked]
+    assert offsets == sorted(offsets) and len(set(offsets)) == len(offsets) > 10
+    assert all(after - before <= size for (before, size), after in
+               zip(asked, offsets[1:], strict=False))
