@@ -24,9 +24,12 @@ from fakes import fleet
 from gateways import enrolled
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from node import record
+from outpost import words
 from outpost.dashboard import login
+from outpost.dashboard import node as one_node
 from outpost.dashboard.app import app
-from outpost.gateway import load, mqtt, store
+from outpost.gateway import load, mqtt, store, views
 from outpost.gateway.desk import Desk
 from outpost.gateway.load import Manners
 from outpost.gateway.views import Reader
@@ -177,6 +180,100 @@ def test_the_fleet_on_a_phone(visit, forty):
     for part in (".node", ".state", ".battery", ".seen"):
         expect(first.locator(part)).to_be_visible()
     expect(first.locator(".dropped")).to_be_hidden()
+
+
+# --- a node ---
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_a_nodes_page_tells_its_story(visit, forty, viewport):
+    """Node 1017 has lost its link and drops records; its heartbeats and records say so."""
+    page = visit(forty, "/nodes/1017", viewport)
+    expect(page.locator("#head")).to_contain_text("DEGRADED: no link")
+    for plot in ("battery", "joules", "decisions"):  # drawn, not only there
+        expect(page.locator(f"#{plot} .main-svg").first).to_be_visible()
+    shown = {name: json.loads(page.locator(f"#{name}").get_attribute("data-figure"))
+             for name in ("battery", "joules", "decisions")}
+    assert {one["name"] for one in shown["joules"]["data"]} == set(words.PHASES)
+    assert [one["name"] for one in shown["battery"]["data"]] == ["charge", "forecast",
+                                                                 "DEGRADED"]
+    assert shown["battery"]["layout"]["shapes"]
+    assert all(0 <= y <= 100 for one in shown["decisions"]["data"] for y in one["y"])
+    expect(page.locator("#latency figure")).to_have_count(8)
+    events = page.locator("#events").inner_text()
+    assert "FULL → DEGRADED: no link" in events and "class" in events
+    assert "are gone at the node" in page.locator("#gaps").inner_text()
+    assert fits(page)
+
+
+def test_a_nodes_page_follows_it(visit, tmp_path):
+    database = tmp_path / "gateway.db"
+    node, = fleet.fill(database, 1, days=1)
+    page = visit(database, f"/nodes/{node.number}")
+    page.evaluate("window.mark = 'the same page'")
+    curve = page.locator("#battery").get_attribute("data-figure")
+    now = time.time()
+    node.live(now - 300, now, 1.0, 1)
+    node.fault(fleet.outbox.ALERT, now, fleet.record.STAGE_FAILED, 3, True)
+    Desk(store.connect(database), clock=None).take(list(node.report(now)))
+    expect(page.locator("#events .alarm")).to_contain_text("stage failed: infer")
+    expect(page.locator("#head")).to_contain_text("stage failed")
+    assert page.locator("#battery").get_attribute("data-figure") != curve
+    assert page.evaluate("window.mark") == "the same page"
+
+
+def test_nobody_by_that_number(forty):
+    with served(forty) as url:
+        _, headers, _ = asked(f"{url}/login?token={TOKEN}")
+        session = headers["set-cookie"].partition(";")[0]
+        for node in (5, 1 << 64):
+            status, _, text = asked(f"{url}/nodes/{node}", session)
+            assert status == 404 and f"There is no node {node}" in text
+
+
+def test_the_same_is_read_from_either_database(database):
+    nodes = fleet.fill(database, 3, days=1, now_s=1_767_600_000.0)
+    with Reader(database).read() as db:
+        glances = {one.node: one for one in views.glances(db)}
+        assert set(glances) == {one.number for one in nodes}
+        assert views.newest(db) == (3, max(one.heard_at for one in glances.values()))
+        one = glances[1003]
+        assert one.items["mode"] == fleet.modes.CRITICAL
+        assert 0.9 * 21600 < one.usual_s < 1.1 * 21600
+        alert_s, alert = one.alert
+        assert alert == bytes((record.MODE_CHANGED, fleet.modes.CRITICAL,
+                               fleet.modes.BATTERY_LOW))
+        told = one_node.told(db, 1003, 1_767_600_000.0)
+        assert [event["said"] for event in told["events"] if event["alert"]] == [
+            "FULL → CRITICAL: the battery is low"]
+        assert told["events"][0]["time_s"] <= 1_767_600_000
+        assert one_node.told(db, 5, 0.0) is None
+        later = views.glances(db, one.heard_at)
+        assert {one.node for one in later} <= set(glances)
+
+
+def test_gaps_are_what_is_missing(tmp_path):
+    """Sequences that a frame says are gone, and one whose frame has not come."""
+    database = tmp_path / "gateway.db"
+    node, = fleet.fill(database, 1, days=0.1)
+    node.seq, node.acked, lane = [0] * 4, [0] * 4, fleet.outbox.EVENT
+    for seq in range(1, 13):
+        if seq not in (3, 4, 9):
+            node.seq[lane] = seq - 1
+            node.event(lane, 1000 + seq, 1, 0, 1)
+    early, late = node.queue[lane][:6], node.queue[lane][6:]
+    frames = []
+    for after, waiting, floor in ((0, early, True), (9, late[1:], False)):
+        buf = bytearray(1024)
+        batch = fleet.Batch(buf, node.number, node.seal)
+        batch.begin(lane, 1, after, floor)
+        assert all(batch.add(*one) for one in waiting)
+        frames.append(bytes(buf[:batch.end()]))
+    Desk(store.connect(database), clock=None).take(frames)
+    with Reader(database).read() as db:
+        found = views.gaps(db, node.number, views.node_lanes(db, node.number), 10)
+    mine = [(one.first, one.last, one.gone) for one in found if one.lane == lane]
+    assert mine == [(3, 4, True), (9, 10, False)]
 
 
 # --- who may look ---

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from outpost import words
 from outpost.dashboard import health
+from outpost.dashboard import node as one_node
 from outpost.dashboard.login import Login
 from outpost.gateway import views
 from outpost.gateway.views import Reader
@@ -49,10 +50,11 @@ class Pages:
         self._templates.globals |= {"asset": asset_url, "now": time.time, "span": health.span}
         self._templates.filters |= {"utc": utc}
 
-    def _answer(self, request: Request, template: str, version: str, **given: Any) -> Response:
+    def _answer(self, request: Request, template: str, version: str, status: int = 200,
+                **given: Any) -> Response:
         page = self._templates.get_template(template).render(
             version=version, path=request.url.path, **given)
-        return HTMLResponse(page, headers=SECURITY)
+        return HTMLResponse(page, status, headers=SECURITY)
 
     # --- fleet ---
 
@@ -76,6 +78,25 @@ class Pages:
         return self._answer(request, "fleet.html", version, rows=rows, counts=counts,
                             total=len(judged), silent=sum(state.silent for _, state in judged))
 
+    # --- a node ---
+
+    def node(self, request: Request) -> Response:
+        """One node, whole."""
+        number, now = request.path_params["node"], time.time()
+        if number >> 32:
+            return self._nobody(request, number)
+        with self.reader.read() as db:
+            version = f"{one_node.version(db, number)}/{int(now / REFRESH_S)}"
+            if version == request.headers.get("x-have"):
+                return Response(status_code=204)
+            told = one_node.told(db, number, now)
+        if told is None:
+            return self._nobody(request, number)
+        return self._answer(request, "node.html", version, **told)
+
+    def _nobody(self, request: Request, number: int) -> Response:
+        return self._answer(request, "missing.html", "", status=404, node=number)
+
     # --- coming in ---
 
     def enter(self, request: Request) -> Response:
@@ -94,9 +115,7 @@ class Pages:
         assert self.login is not None
         if self.login.right(given):
             return self.login.welcome(request, RedirectResponse("/", 303))
-        page = self._answer(request, "login.html", "", wrong=True)
-        page.status_code = 403
-        return page
+        return self._answer(request, "login.html", "", status=403, wrong=True)
 
 
 def _order(node: views.Glance) -> tuple[float, int]:
@@ -108,12 +127,12 @@ def _order(node: views.Glance) -> tuple[float, int]:
 def _row(node: views.Glance, state: health.Health) -> dict[str, Any]:
     items = node.items
     mode = items.get("mode")
-    told = node.alert and len(node.alert[1]) == 3 and words.event(*node.alert[1])
+    told = node.alert and len(node.alert[1]) >= 3 and words.event(*node.alert[1][:3])
     return {
         "node": node.node, "health": state, "heard_at": node.heard_at, "mode": mode,
         "mode_name": words.MODES.get(mode, "") if mode is not None else "",
         "soc": health.soc(items), "days": health.days_left(items),
-        "mv": items.get("battery_mv"),
+        "model": one_node.model_label(items), "mv": items.get("battery_mv"),
         "waiting": sum(items.get("waiting", {}).values()),
         "dropped": sum(items.get("dropped", {}).values()),
         "alert": told or None, "alert_s": node.alert and node.alert[0]}
@@ -163,6 +182,7 @@ def app(reader: Reader, token: str) -> Callable[..., Any]:
     pages = Pages(reader)
     inner = Starlette(routes=[
         Route("/", pages.fleet),
+        Route("/nodes/{node:int}", pages.node),
         Route("/login", pages.enter),
         Route("/login", pages.entered, methods=["POST"]),
         Route("/static/{name}", asset),

@@ -1,0 +1,124 @@
+"""What the page of one node tells, from its records and heartbeats."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node import record
+from node.outbox import ALERT, DIAGNOSTIC, EVENT, TELEMETRY
+from outpost import words
+from outpost.dashboard import charts, health, models
+from outpost.gateway import views
+
+POINTS = 1500  # of a curve
+DAYS = 60
+DECISIONS, LISTED = 400, 8
+EVENTS, GAPS = 60, 12
+CONTACTS = 2000
+SILENCE = 4  # times the usual distance of two contacts: worth telling
+
+
+def version(db: Connection, node: int) -> str:
+    """Return what changes when anything about the node does."""
+    glance = views.glances(db, node=node)
+    reach = sum(lane.reach + lane.head for lane in views.node_lanes(db, node))
+    return f"{glance[0].heard_at if glance else 0}/{reach}"
+
+
+def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
+    """Return all the page has, None if nobody knows the node."""
+    glance = next(iter(views.glances(db, node=node)), None)
+    if glance is None:
+        return None
+    lanes = views.node_lanes(db, node)
+    model = models.known(name_of_model(glance.items) or "")
+    diagnostic = [lane for lane in lanes if lane.number == DIAGNOSTIC]
+    spoken = [lane for lane in lanes if lane.number in (ALERT, EVENT)]
+    telemetry = [lane for lane in lanes if lane.number == TELEMETRY]
+    states = list(views.states(views.newest_records(db, node, diagnostic, [record.STATE],
+                                                    POINTS)))
+    days = views.days(views.newest_records(db, node, diagnostic, [record.DAY], DAYS))
+    decided = [one for one in views.newest_records(db, node, telemetry, [record.DECISION],
+                                                   DECISIONS) if len(one.payload) == 4]
+    events = [one for one in views.newest_records(db, node, spoken, [record.EVENT], POINTS)
+              if len(one.payload) >= 3]
+    last_s = max([one.time_s for one in (*states, *events)], default=0)
+    items = glance.items
+    today = items.get("today_uj")
+    return {
+        "node": node, "heard_at": glance.heard_at, "health": health.of(glance, now_s),
+        "items": items, "soc": health.soc(items), "days_left": health.days_left(items),
+        "mode": words.MODES.get(items.get("mode", -1), ""),
+        "mode_since": glance.heard_at - items["mode_age_s"]
+        if glance.heard_at and 0 < items.get("mode_age_s", 0) < glance.heard_at else None,
+        "waiting": sum(items.get("waiting", {}).values()),
+        "dropped": sum(items.get("dropped", {}).values()),
+        "model": model_label(items),
+        "battery": charts.battery(states, charts.bands(states, events, last_s),
+                                  health.days_left(items)) if states else None,
+        "joules": charts.joules(days, (int(last_s // charts.DAY_S), today)
+                                if today and last_s else None) if days or today else None,
+        "stages": charts.stages(items),
+        "decisions": charts.decisions(decided, model.classes) if decided else None,
+        "decided": [_decision(one, model) for one in decided[:-LISTED - 1:-1]],
+        "events": [{"time_s": one.time_s, "alert": one.lane == ALERT,
+                    "said": words.event(*one.payload[:3], model.classes)}
+                   for one in events[:-EVENTS - 1:-1]],
+        "lanes": _lanes(items, lanes), "gaps": _gaps(db, node, lanes),
+        "silences": _silences(db, node, glance.heard_at, now_s)}
+
+
+def name_of_model(items: dict[str, Any]) -> str | None:
+    """Return the name of the model that a heartbeat says its node has."""
+    return items.get("model", {}).get("name") or None
+
+
+def model_label(items: dict[str, Any]) -> str:
+    """Return name and version of a node's model, and whether it is on trial."""
+    model = items.get("model", {})
+    if not model.get("name"):
+        return ""
+    return f"{model['name']} {model['version']}" + (" on trial" if model.get("trial") else "")
+
+
+def _decision(one: views.Record, model: models.Model) -> dict[str, Any]:
+    klass, share, smoothed, by = one.payload
+    tier = by & 15
+    return {"time_s": one.time_s, "class": words.class_name(klass, model.classes),
+            "share": round(100 * share / 255),
+            "smoothed": words.class_name(smoothed, model.classes),
+            "by": words.TIERS[tier] if tier < len(words.TIERS) else str(tier),
+            "mode": words.MODES.get(by >> 4, "")}
+
+
+def _lanes(items: dict[str, Any], lanes: list[views.Lane]) -> list[dict[str, Any]]:
+    """Return what there is of each lane: acknowledged up to, awaited, waiting, dropped."""
+    newest: dict[int, views.Lane] = {}
+    for lane in lanes:
+        newest.setdefault(lane.number, lane)
+    return [{"name": name, "head": newest[number].head if number in newest else 0,
+             "awaited": number in newest and newest[number].reach > newest[number].head,
+             "waiting": items.get("waiting", {}).get(str(number), 0),
+             "dropped": items.get("dropped", {}).get(str(number), 0)}
+            for number, name in enumerate(words.LANES)]
+
+
+def _gaps(db: Connection, node: int, lanes: list[views.Lane]) -> list[dict[str, Any]]:
+    return [{"lane": words.LANES[one.lane], "first": one.first, "last": one.last,
+             "count": one.last - one.first + 1, "time_s": one.time_s, "gone": one.gone}
+            for one in views.gaps(db, node, lanes, GAPS)[::-1] if one.lane < len(words.LANES)]
+
+
+def _silences(db: Connection, node: int, heard_at: float | None, now_s: float
+              ) -> list[dict[str, float]]:
+    """Return the longest times between two contacts, the longest first."""
+    times = views.contacts(db, node, CONTACTS)
+    if heard_at is None or len(times) < 3:
+        return []
+    between = sorted(b - a for a, b in zip(times, times[1:], strict=False))
+    usual_s = between[len(between) // 2]
+    spans = [(b - a, a, b) for a, b in zip(times, [*times[1:], now_s], strict=True)
+             if b - a > max(SILENCE * usual_s, 60)]
+    return [{"length_s": length, "begin_s": begin, "end_s": end}
+            for length, begin, end in sorted(spans, reverse=True)[:GAPS]]
