@@ -6,7 +6,7 @@ OUTPOST = .venv/bin/outpost
 AT = $(if $(BOARD),--board $(BOARD)) $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run simulate model check flash deploy repl monitor erase pull profile gateway \
+.PHONY: help venv run simulate fleet model check flash deploy repl monitor erase pull profile gateway \
     firmware emulate test test-boards torture bench lint lock doctor clean
 
 help:  ## this list
@@ -21,6 +21,9 @@ run: venv  ## train, convert, live 7 virtual days on real MicroPython, write the
 simulate: venv  ## months of a node's life, its joules and its report: DAYS=90 WORLD=factory BOARD=esp32
 	@$(OUTPOST) simulate $(MODEL) $(if $(BOARD),--board $(BOARD)) $(if $(WORLD),--world $(WORLD)) \
 	    $(if $(DAYS),--days $(DAYS)) $(ARGS)
+
+fleet: venv  ## nodes by the hundred and their gateway, everything killed: NODES=200 DAYS=30
+	@$(OUTPOST) fleet $(if $(NODES),--nodes $(NODES)) $(if $(DAYS),--days $(DAYS)) $(ARGS)
 
 model: venv  ## build a model: MODEL=motion BOARD=esp32
 	@$(OUTPOST) build $(MODEL) $(if $(BOARD),--board $(BOARD)) $(ARGS)

@@ -28,7 +28,6 @@ SLEEP = const(4)
 
 _WAKE = const(23)
 _SECTOR = const(4096)
-_SLOW = const(5)  # real time of a deadline that is met in virtual time
 _ERASE = const(6)
 
 
@@ -157,7 +156,7 @@ class Board(Common):
             self.transmit(self._uplink["failed_us"])
             return None
         self.transmit(self._uplink["session_us"])
-        self._link = Mqtt(Stream(self, port, self._uplink["byte_ns"]), self.node_id)
+        self._link = Mqtt(Stream(self, port, self._uplink), self.node_id)
         return self._link
 
     def power_lost(self):
@@ -254,19 +253,22 @@ class Stream(Tcp):
     """A TCP connection, charged by the byte that is sent, and for waiting in vain.
 
     What comes back is not charged: how the gateway puts its answers together, and when, depends
-    on the PC's speed. So does patience, which is as much longer as a slow PC may need.
+    on the PC's speed. So does patience in real time, which is `patience_pct` of the node's own.
     """
 
-    def __init__(self, board, port, byte_ns):
-        self._board, self._byte_ns = board, byte_ns
-        super().__init__("127.0.0.1", port, _SLOW * min(Mqtt.patience_ms, board.left_ms()))
+    def __init__(self, board, port, cost):
+        self._board, self._cost = board, cost
+        super().__init__("127.0.0.1", port, self._real(min(Mqtt.patience_ms, board.left_ms())))
+
+    def _real(self, ms):
+        return ms * self._cost["patience_pct"] // 100
 
     def read(self, view, ms):
-        got = super().read(view, _SLOW * ms)
+        got = super().read(view, self._real(ms))
         if got < len(view):
             self._board.transmit(ms * 1000)
         return got
 
     def write(self, view, ms):
-        self._board.transmit(len(view) * self._byte_ns // 1000)
-        super().write(view, _SLOW * ms)
+        self._board.transmit(len(view) * self._cost["byte_ns"] // 1000)
+        super().write(view, self._real(ms))

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -20,8 +20,10 @@ from node.outbox import TELEMETRY, Outbox
 from node.state import State
 from outpost.gateway import store
 from outpost.world import journal
-from outpost.world.run import Plan
 from outpost.world.schedule import DAY_S
+
+if TYPE_CHECKING:
+    from outpost.world.run import Plan
 
 GATHERED = 256  # bytes of telemetry that may wait in retained memory: node/outbox.py
 LEAST = 6 + 4  # and what a decision takes of them at least
@@ -73,6 +75,7 @@ class Audit:
     stored: int = 0  # of them in the database
     dropped: int = 0  # overwritten at the node before they could be sent, and counted there
     waiting: int = 0  # still to be sent, whole on the node's flash
+    acknowledged: int = 0  # as the node's flash has it: those it may forget
     lost: int = 0  # appended and none of these; or a decision nobody can account for
     duplicates: int = 0  # decisions stored beyond one a window
     phantoms: int = 0  # stored, but never appended or without a window
@@ -104,8 +107,11 @@ class Audit:
         return right / self.decisions if self.decisions else 0.0
 
 
-def audit(folder: Path, classes: list[str]) -> Audit:
-    """Hold flash, database and journal of the run in `folder` against each other."""
+def audit(folder: Path, classes: list[str], database: Path | None = None) -> Audit:
+    """Hold flash, database and journal of the node in `folder` against each other.
+
+    The `database` is its own, gateway.db, or that of the gateway of many.
+    """
     board, identity = (json.loads((folder / "node" / f"{name}.json").read_text())
                        for name in ("board", "identity"))
     result = Audit()
@@ -117,7 +123,8 @@ def audit(folder: Path, classes: list[str]) -> Audit:
     state = State()
     outbox.mount(state.outbox(retained) if state.load(retained) else None)
     outbox.prepare()  # what the last erases cost is noted in the sectors they made ready
-    engine = store.connect(folder / "gateway.db")
+    engine = store.connect(database or folder / "gateway.db")
+    mine = store.records.c.node == identity["node"]
     here: list[tuple[int, int, bytes]] = []  # records that have not left the node
     with engine.connect() as db:
         known = 0
@@ -126,12 +133,12 @@ def audit(folder: Path, classes: list[str]) -> Audit:
                     store.lane_records(db, identity["node"], lane, ring.epoch)}
             here += _compare(result, ring, rows)
             known += len(rows)
-        result.phantoms += len(db.execute(select(store.records.c.seq)).all()) - known
+        result.phantoms += len(db.execute(select(store.records.c.seq).where(mine)).all()) - known
         here += db.execute(select(store.records.c.kind, store.records.c.time_s,
                                   store.records.c.payload)
-                           .where(store.records.c.kind.in_(JUDGED))).all()
+                           .where(mine, store.records.c.kind.in_(JUDGED))).all()
         telemetry = db.execute(select(store.records.c.seq, store.records.c.time_s)
-                               .where(store.records.c.lane == TELEMETRY)
+                               .where(mine, store.records.c.lane == TELEMETRY)
                                .order_by(store.records.c.seq)).all()
     engine.dispose()
     here += [(kind, time_s, bytes(payload)) for kind, time_s, payload in outbox.gathered()]
@@ -149,7 +156,7 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[i
     """Hold one lane's ring against its rows in the database; yield the records that still wait."""
     given = ring.next_seq - 1
     stored = sum(seq <= given for seq in rows)
-    waiting = skipped = before = 0
+    waiting = skipped = before = unheard = 0
     sector = -1
     for seq, kind, time_s, payload in ring.records():
         if sector not in (-1, ring._cursor_ordinal):
@@ -157,6 +164,7 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[i
             # numbers that none of them can have had.
             skipped += sum(number not in rows for number in range(before + 1, seq))
         before, sector = seq, ring._cursor_ordinal
+        unheard += seq > ring.acked
         row = rows.get(seq)
         if row is not None:
             result.compared += 1
@@ -172,6 +180,7 @@ def _compare(result: Audit, ring: Any, rows: dict[int, Any]) -> Iterator[tuple[i
     result.stored += stored
     result.dropped += ring.dropped
     result.waiting += waiting
+    result.acknowledged += appended - ring.dropped - unheard
     result.lost += max(0, appended - stored - ring.dropped - waiting)
     result.phantoms += len(rows) - stored
     result.lanes.append({"appended": appended, "stored": stored, "dropped": ring.dropped,
@@ -231,7 +240,7 @@ def _judge(result: Audit, folder: Path, decisions: Any, gone: list[tuple[int, in
     result.phantoms += len(made)  # decisions without a window
 
 
-def summary(plan: Plan, found: Audit, restarts: dict[str, int], wall_s: float) -> dict[str, Any]:
+def summary(plan: "Plan", found: Audit, restarts: dict[str, int], wall_s: float) -> dict[str, Any]:
     """Return what build/run/summary.json holds, and write it there."""
     db = journal.read(plan.folder / "world.db")
     clock_us = db.execute("SELECT clock_us FROM wakes ORDER BY n DESC LIMIT 1").fetchone()[0]

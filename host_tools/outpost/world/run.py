@@ -38,6 +38,21 @@ class RunError(OutpostError):
 
 
 @dataclass(frozen=True)
+class Kit:
+    """What nodes of one kind are laid out from: model, board, world, settings."""
+
+    model: build.Result
+    meta: dict[str, Any]  # the model's model.json
+    board: Board
+    battery: Battery
+    radio: str  # the kind of uplink
+    world: Scenario
+    settings: dict[str, Any]  # a node's
+    modules: list[Path]  # the files of its models
+    recordings: list[data.Recording]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is of."""
 
@@ -66,6 +81,21 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
     until nothing waits at the node; `batch` is wakes in a transaction of the journal. Raises
     OutpostError if the model can't be built or isn't sampled over time.
     """
+    kit = gather(model, board, world, changes, battery)
+    lock = claim(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+    key = secrets.token_bytes(provision.KEY_BYTES)
+    schedule = lay_out(folder, kit, days, seed, provision.Node(NODE, key, "unix"),
+                       isolation=isolation, bring_home=bring_home, batch=batch)
+    admit(folder / "gateway.db", {NODE: key})
+    return Plan(folder, kit.model, kit.meta, schedule, board, kit.battery, kit.radio,
+                kit.settings, lock)
+
+
+def gather(model: str, board: Board, world: Scenario, changes: dict[str, Any] | None = None,
+           battery: str | None = None) -> Kit:
+    """Build what a node is made of. Raises OutpostError as `prepare` does."""
     built = build.build(model)
     if built.violations:
         raise RunError(f"{built.model} breaks its contract: {'; '.join(built.violations)}")
@@ -78,46 +108,54 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
     if cell is None:
         raise RunError(f"no battery {battery or world.battery!r} in boards/batteries.toml; there "
                        f"are {', '.join(cells)}")
-    module = meta["modules"][build.HOST]
-    dataset = data.load(recipe.load(recipe.find(model)))
-    schedule = Schedule(world, seed, days, sorted({one.label for one in dataset.test}),
-                        quietest(dataset.test))
+    modules = [built.folder / meta["modules"][build.HOST]["file"]]
     large = tiers.large(meta, [build.HOST])
-    chosen = settings(meta, large=large) | world.node | (changes or {})
-    radio = next(iter(board.costs["uplink"]))
-    lock = _claim(folder)
-    if folder.exists():
-        shutil.rmtree(folder)
-    (folder / "node" / "models").mkdir(parents=True)
-    shutil.copy(built.folder / module["file"], folder / "node" / "models")
     if large:
-        shutil.copy(Path(large["folder"]) / large["modules"][build.HOST]["file"],
-                    folder / "node" / "models")
-    (folder / "node" / "settings.json").write_text(json.dumps(chosen))
-    _check_settings(folder / "node" / "settings.json", chosen)
-    provision_node(folder)
+        modules.append(Path(large["folder"]) / large["modules"][build.HOST]["file"])
+    return Kit(built, meta, board, cell, next(iter(board.costs["uplink"])), world,
+               settings(meta, large=large) | world.node | (changes or {}), modules,
+               data.load(recipe.load(recipe.find(model))).test)
+
+
+def lay_out(folder: Path, kit: Kit, days: float, seed: int, node: provision.Node, *,
+            isolation: str, bring_home: bool, batch: int, patience_pct: int = 500) -> Schedule:
+    """Lay out the folder of one node, which is not there yet, and draw its days.
+
+    `patience_pct` is how long the node waits for an answer, of what it would in the field.
+    """
+    board, meta = kit.board, kit.meta
+    schedule = Schedule(kit.world, seed, days, sorted({one.label for one in kit.recordings}),
+                        quietest(kit.recordings))
+    (folder / "node" / "models").mkdir(parents=True)
+    for module in kit.modules:
+        shutil.copy(module, folder / "node" / "models")
+    (folder / "node" / "settings.json").write_text(json.dumps(kit.settings))
+    _check_settings(folder / "node" / "settings.json", kit.settings)
+    (folder / "node" / "identity.json").write_text(json.dumps(node.identity()))
     lanes = [board.lanes[name] for name in ("alert", "event", "telemetry", "diagnostic")]
     (folder / "flash.img").write_bytes(b"\xff" * SECTOR * sum(lanes))
     index, offset = [], 0
     with (folder / "recordings.bin").open("wb") as file:
-        for one in dataset.test:
+        for one in kit.recordings:
             samples = one.samples.astype("<i2").tobytes()
             file.write(samples)
             index.append({"name": one.name, "label": one.label, "offset": offset,
                           "bytes": len(samples), "channels": one.samples.shape[1]})
             offset += len(samples)
+    took = costs(board, meta)
+    took["uplink"]["patience_pct"] = patience_pct
     (folder / "node" / "board.json").write_text(json.dumps(
-        {"lanes": lanes} | costs(board, meta) | power.figures(board, cell, radio)))
+        {"lanes": lanes} | took | power.figures(board, kit.battery, kit.radio)))
     config = {"isolation": isolation, "bring_home": bring_home, "batch": batch,
               "micropython": str(unix.micropython()), "bytecode": str(bytecode.build()),
               "schedule": {key: getattr(schedule, key)
                            for key in ("seed", "days", "classes", "quiet")}
-              | {"scenario": world.dump()},
-              "drain": Drain.of(board, cell, radio).dump(),
-              "battery": {"capacity_mj": capacity_mj(cell), "curve": cell.curve},
+              | {"scenario": kit.world.dump()},
+              "drain": Drain.of(board, kit.battery, kit.radio).dump(),
+              "battery": {"capacity_mj": capacity_mj(kit.battery), "curve": kit.battery.curve},
               "recordings": index}
     (folder / "run.json").write_text(json.dumps(config, indent=1))
-    return Plan(folder, built, meta, schedule, board, cell, radio, chosen, lock)
+    return schedule
 
 
 def _check_settings(file: Path, chosen: dict[str, Any]) -> None:
@@ -134,18 +172,16 @@ def _check_settings(file: Path, chosen: dict[str, Any]) -> None:
                        "is allowed")
 
 
-def provision_node(folder: Path) -> None:
-    """Give the node its number and a key, and the gateway's database the same."""
-    key = secrets.token_bytes(provision.KEY_BYTES)
-    (folder / "node" / "identity.json").write_text(json.dumps(
-        provision.Node(NODE, key, "unix").identity()))
-    engine = store.connect(folder / "gateway.db")
+def admit(database: Path, keys: dict[int, bytes]) -> None:
+    """Have the gateway's database believe these nodes: number → key."""
+    engine = store.connect(database)
     with engine.begin() as db:
-        enrol(db, NODE, key)
+        for number, key in keys.items():
+            enrol(db, number, key)
     engine.dispose()
 
 
-def _claim(folder: Path) -> TextIO:
+def claim(folder: Path) -> TextIO:
     """Lock `folder` against a second run; RunError if one is under way."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = (folder.parent / f".{folder.name}.lock").open("w")

@@ -4,6 +4,7 @@ import fcntl
 import json
 import signal
 from array import array
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
@@ -63,34 +64,44 @@ class World:
         self._pass_mj = 0.0  # what the last whole pass took
         self._resets = 0  # by the watchdog, in a row
         self._operations = 0  # of the flash, since the next fault has been due
+        self.struck: Counter[str] = Counter()  # faults, by kind
+        self.links = 0  # uplinks that found a way home
+        self._crashes = 0  # in a row
+        self._over = 0  # wakes after the last day
         self.journal.save(state)
 
     def live(self) -> None:
-        """Live until the days are over, and if so configured until nothing waits at the node.
+        """Live until the days are over, and if so configured until nothing waits at the node."""
+        while self.step():
+            pass
 
-        Raises WorldError if the node doesn't get rid of its records.
+    def step(self) -> bool:
+        """Live one wake, or wait for the sun to make one possible; False once all is over.
+
+        Raises WorldError if the node keeps crashing, or doesn't get rid of its records.
         """
         state, end_us = self.state, self.schedule.end_s * 1_000_000
-        over = crashes = 0
-        while not state.done:
-            if state.battery_mj <= 0:
-                state.done = not self._recharge(end_us)
-                self.journal.save(state)
-                continue
-            wake = self.wake()
-            crashes = crashes + 1 if wake["ended"] == "crashed" else 0
-            if crashes == CRASHES:
-                raise WorldError(f"the node crashed {CRASHES} times in a row; its last words, in "
-                                 f"{self.folder / 'node.log'}: {self._last_words()}")
-            if self.config["bring_home"]:
-                over += wake["clock_us"] >= end_us
-                state.done = bool(over and wake["ended"] == "slept" and wake["depth"] == 0)
-            else:
-                state.done = state.clock_us >= end_us
-            self.journal.save(state, wake)
-            if over > DRAIN_WAKES and not state.done:
-                raise WorldError(f"records still wait at the node {DRAIN_WAKES} wakes after the "
-                                 f"last day, with the link up; see {self.folder / 'node.log'}")
+        if state.done:
+            return False
+        if state.battery_mj <= 0:
+            state.done = not self._recharge(end_us)
+            self.journal.save(state)
+            return not state.done
+        wake = self.wake()
+        self._crashes = self._crashes + 1 if wake["ended"] == "crashed" else 0
+        if self._crashes == CRASHES:
+            raise WorldError(f"the node crashed {CRASHES} times in a row; its last words, in "
+                             f"{self.folder / 'node.log'}: {self._last_words()}")
+        if self.config["bring_home"]:
+            self._over += wake["clock_us"] >= end_us
+            state.done = bool(self._over and wake["ended"] == "slept" and wake["depth"] == 0)
+        else:
+            state.done = state.clock_us >= end_us
+        self.journal.save(state, wake)
+        if self._over > DRAIN_WAKES and not state.done:
+            raise WorldError(f"records still wait at the node {DRAIN_WAKES} wakes after the "
+                             f"last day, with the link up; see {self.folder / 'node.log'}")
+        return not state.done
 
     def wake(self) -> dict[str, Any]:
         """Boot the node once; set the state for its next wake and return the journal's row."""
@@ -125,6 +136,7 @@ class World:
         else:
             self._broken_off(wake, at_us)
         if fault and wake["ended"] in ("cut", "hung"):
+            self.struck[fault.kind] += 1
             state.faults += 1
             self._operations = 0
         return wake
@@ -170,6 +182,7 @@ class World:
             return True
         if heard.what == wire.LINK:
             wake["link"] = self.schedule.link_up(now_us / 1e6)
+            self.links += wake["link"]
             if kind == "uplink":
                 return False
             node.send(REPLY.pack(wake["link"], self.config["port"]))
@@ -220,6 +233,7 @@ class World:
             if fault.kind == "asleep" and off_us < next_us:
                 next_us, on_us = off_us + OFF_US, off_us
                 state.cause, state.retained = causes.BROWNOUT, b""
+                self.struck[fault.kind] += 1
                 state.faults += 1
         drained = self.drain.awake(last.laps)
         self._pass_mj = sum(drained)
