@@ -62,11 +62,11 @@ class Desk:
             offers = rollouts.offers(db, beats)
             pieces = [(one, *rollouts.pieces(db, one)) for one in messages
                       if isinstance(one, wire.Want)]
-        answers: list[Answer] = []
-        for node, seal in seals.items():
-            mine = [(lane, epoch, head) for (owner, lane, epoch), head in heads.items()
-                    if owner == node]
-            answers += [(node, one) for one in wire.acknowledgements(seal, node, mine)]
+        mine: dict[int, list[tuple[int, int, int]]] = {}
+        for (node, lane, epoch), head in heads.items():
+            mine.setdefault(node, []).append((lane, epoch, head))
+        answers = [(node, one) for node, heads_of in mine.items()
+                   for one in wire.acknowledgements(seals[node], node, heads_of)]
         for beat in beats:
             if beat.ask is not None:
                 offer = offers.get(beat.node)

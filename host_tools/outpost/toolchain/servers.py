@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import psycopg
@@ -62,7 +63,7 @@ def _postgres() -> Path:
     return next(folder.glob("usr/lib/postgresql/*/bin"))
 
 
-class Server:
+class Server(ABC):
     """A process on `port` of loopback, which may be killed and started again."""
 
     name = "the server"
@@ -85,12 +86,13 @@ class Server:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make what it needs in its folder."""
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Return how to start it."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
