@@ -1,5 +1,6 @@
 # Outpost's node: wakes, senses, decides, remembers, reports when it can, and sleeps.
-# Where to begin reading: cycle.py. For the REPL: status(), selftest(), log() and capture().
+# Where to begin reading: cycle.py. For the REPL: status(), selftest(), log(), change() and
+# capture().
 
 
 def status():
@@ -20,6 +21,11 @@ def log(count=20):
 def install(forced=False):
     from node import debug
     return debug.install(forced)
+
+
+def change(**values):
+    from node import debug
+    debug.change(**values)
 
 
 def capture(label, count=1):

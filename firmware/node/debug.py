@@ -13,7 +13,7 @@ from node.settings import Settings
 from node.state import State
 
 _LANES = ("alert", "event", "telemetry", "diagnostic")
-_KINDS = ("", "reading", "decision", "event", "state", "window", "count", "day")
+_KINDS = ("", "reading", "decision", "event", "state", "window", "count", "day", "setting")
 _CAUSES = ("cold boot", "timer", "event pin", "watchdog", "brown-out")
 _REASONS = ("", "class changed", "bad settings", "sensor silent", "model refused", "uplink failed",
             "flash failed", "deadline missed", "stage failed", "mode changed", "update")
@@ -221,6 +221,23 @@ def install(forced=False):
         return False
     print("%s %d is on trial for %d good wakes" % (told["name"], told["version"], package.TRIAL))
     return True
+
+
+def change(**values):
+    """Change settings of this node, from its next wake on; the gateway hears of it."""
+    from node import document, settings, update
+
+    now = Settings(update.CURRENT)
+    stamp = document.stamp(now.version, document.NODE)
+    both = dict(now.changes)
+    both.update({name: [stamp, value] for name, value in values.items()})
+    problem = update.problem({"changes": both}) if now.problem is None else now.problem
+    for name in values:
+        if not settings.number(name):
+            raise ValueError("there is no setting %s" % name)
+    if problem is not None:
+        raise ValueError("%s is refused" % (settings.called(problem) or update.CURRENT))
+    update.change({"changes": both})
 
 
 _WINDOWS = "windows"

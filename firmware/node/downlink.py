@@ -13,9 +13,9 @@ _ENTRY = const(9)  # of an acknowledgement
 def read(kind, frame):
     """Return the body of a frame whose seal has been opened, as a tuple:
 
-    ACK ((lane, epoch, seq), ...) · SETTINGS and PACKAGE (id, total, offset, data) ·
-    TIME (nonce, time_s) · COMMAND (nonce, number, code, argument) ·
-    OFFER (nonce, number, total, forced)
+    ACK ((lane, epoch, seq), ...) · SETTINGS (nonce, id, total, offset, data) ·
+    PACKAGE (id, total, offset, data) · TIME (nonce, time_s) ·
+    COMMAND (nonce, number, code, argument) · OFFER (nonce, number, total, forced)
     """
     size = len(frame) - HEAD - TAIL
     if kind == ACK:
@@ -23,7 +23,7 @@ def read(kind, frame):
             raise FrameError("acknowledgement of %d bytes" % size)
         return tuple([unpack_from("<BII", frame, HEAD + at) for at in range(0, size, _ENTRY)])
     if kind == SETTINGS:
-        return _piece(frame, "<IHH", 8, size)
+        return _piece(frame, "<IIHH", 12, size)
     if kind == PACKAGE:
         return _piece(frame, "<III", 12, size)
     if kind == TIME and size == 8:
@@ -38,7 +38,8 @@ def read(kind, frame):
 def _piece(frame, head, least, size):
     if size <= least:
         raise FrameError("piece of %d bytes" % size)
-    name, total, offset = unpack_from(head, frame, HEAD)
+    numbers = unpack_from(head, frame, HEAD)
+    total, offset = numbers[-2:]
     if offset + size - least > total:
         raise FrameError("piece runs past its end")
-    return name, total, offset, bytes(frame[HEAD + least:HEAD + size])
+    return numbers + (bytes(frame[HEAD + least:HEAD + size]),)

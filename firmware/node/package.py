@@ -147,7 +147,7 @@ def _digest(path, buf):
 
 
 def _prove(path, manifest, spec):
-    if not update.fit(manifest["settings"]):
+    if update.problem(manifest["settings"]) is not None:
         raise Refused(verdict.UNFIT)
     os.rename(path, _TRIES[path == _TRIES[0]])  # from here on code of it runs
     try:

@@ -11,6 +11,7 @@ STATE = const(4)  # STATE_FORMAT
 WINDOW = const(5)  # u8 part, u8 parts, int16 samples: a window that the model was unsure about
 COUNT = const(6)  # COUNT_FORMAT
 DAY = const(7)  # DAY_FORMAT
+SETTING = const(8)  # SETTING_FORMAT, then the value as JSON: a change that did not come to be
 
 # Sources of a reading
 MEANS = const(0)  # mean of each channel: there was no model to compute features
@@ -37,6 +38,11 @@ STAGE_FAILED = const(8)  # detail: the stage that failed in a way nobody foresaw
 MODE_CHANGED = const(9)
 UPDATE = const(10)  # detail: node/verdict.py; value: low byte of the model's version
 
+# What became of a change of settings
+REFUSED = const(0)  # it breaks a rule, and the document with it
+GATEWAY_LOST = const(1)  # to a later one that was made at the node
+NODE_LOST = const(2)  # to a later one of the gateway
+
 NO_CLASS = const(255)
 
 # cause of this wake, faults as bits by reason, battery (mV), temperature (deg C), wakes, records
@@ -45,5 +51,6 @@ NO_CLASS = const(255)
 # (uW)
 STATE_FORMAT = "<BHHbIIIHBB5IBBHII"
 COUNT_FORMAT = "<HI"  # wakes by motion, and the seconds it were
+SETTING_FORMAT = "<BBI"  # what became of it, which setting (0: the document), its stamp
 DAY_FORMAT = "<I10II"  # which day, mJ by phase (node/energy.py), mJ left
 PART = const(240)  # bytes of samples in one WINDOW

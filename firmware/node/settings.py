@@ -1,5 +1,6 @@
 # Settings: settings.json, checked against one table; a file that breaks a rule is refused whole.
-# The version is the file's own, counted up by whoever writes it; what each means: docs/wake.md.
+# What was changed since it was written stands in it under `changes`: node/document.py. What each
+# means: docs/wake.md.
 
 import json
 
@@ -8,7 +9,7 @@ from micropython import const
 READABLE = const(0)  # what problem number 0 is about: the file itself, not one setting
 
 # name, default, least, most. A least of None marks what has its own check below.
-_RULES = (
+RULES = (
     ("version", 0, 0, 0xFFFFFFFF),
     ("wake_s", 300, 5, 86400),  # between two timer wakes
     ("awake_ms", 20000, 100, 600000),  # hard limit of one wake
@@ -33,7 +34,10 @@ _RULES = (
     ("dwell_s", 900, 0, 86400),  # between two changes of mode
     ("frame", 1024, 51, 1024),  # bytes of a frame, where the link takes as many
     ("trial", 0, 0, 255),  # good wakes until these settings are kept: node/update.py; 0: they are
+    ("changes", {}, None, None),  # name: [stamp, value], or [stamp] for what the file itself says
 )
+# These come with a signed package, or by cable.
+FIXED = ("version", "model", "large", "trial", "changes")
 _MODEL = ("name", "crc32", "abi", "window", "channels", "features", "classes")
 _GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels
 
@@ -53,24 +57,69 @@ class Settings:
             self.problem = READABLE
         if self.problem is not None:
             given = {}
-        for name, default, _, _ in _RULES:
+        given = _overlaid(given)
+        for name, default, _, _ in RULES:
             setattr(self, name, given.get(name, default))
+        for change in self.changes.values():
+            self.version = max(self.version, change[0])
+
+
+def number(name):
+    """Which setting that is, counted from 1 as in docs/wake.md; 0 for one that is not known."""
+    for at, rule in enumerate(RULES):
+        if rule[0] == name:
+            return at + 1
+    return 0
+
+
+def called(number):
+    """The name of a setting by its number; None for 0, the file itself."""
+    return RULES[number - 1][0] if number else None
 
 
 def broken(given):
     """The number of the first rule that `given` breaks, or None."""
-    for number, (name, _, least, most) in enumerate(_RULES):
+    if "changes" in given:
+        changes = given["changes"]
+        if not are_changes(changes):
+            return number("changes")
+        for name in FIXED:
+            if name in changes:
+                return number(name)
+        given = _overlaid(given)
+    for at, (name, _, least, most) in enumerate(RULES):
         if name in given:
             value = given[name]
-            if not _allowed(name, value, least, most) or (
+            if not allowed(name, value, least, most) or (
                     name == "gate" and not _fits(value, given)):
-                return number + 1
+                return at + 1
     return None
 
 
-def _allowed(name, value, least, most):
+def _overlaid(given):
+    # What holds: the changes over what the file itself says.
+    if not given.get("changes"):
+        return given
+    now = dict(given)
+    for name, change in given["changes"].items():
+        if len(change) > 1:
+            now[name] = change[1]
+    return now
+
+
+def are_changes(changes):
+    """Whether that has the shape of changes, whatever they are of."""
+    return isinstance(changes, dict) and all(
+        isinstance(change, list) and 0 < len(change) < 3 and _is_int(change[0], 1, 0xFFFFFFFF)
+        for change in changes.values())
+
+
+def allowed(name, value, least, most):
+    """Whether a setting may have that value, whatever the others are."""
     if least is not None:
         return _is_int(value, least, most)
+    if name == "changes":
+        return True  # looked at already
     if name == "gate":
         return value is None or isinstance(value, dict) and (
             all(_is_int(value.get(key), 0, most) for key, most in _GATE)

@@ -10,8 +10,8 @@ from node import energy, latency, outbox, post
 from node.modes import Modes
 from node.record import NO_CLASS
 
-_VERSION = const(0x4F03)  # 'O' and the layout's number
-_NUMBERS = "<HH5IIIIIHBBBB15sIBBBIBBBBHIBBB"
+_VERSION = const(0x4F04)  # 'O' and the layout's number
+_NUMBERS = "<HH5IIIIIHBBBB15sIBBBIBBBBHIBBBI"
 _LATENCY = calcsize(_NUMBERS)
 _ENERGY = _LATENCY + latency.SIZE
 _OUTBOX = _ENERGY + energy.SIZE
@@ -45,6 +45,7 @@ class State:
         self.counted_s = 0  # since when
         self.package = 0  # 1: one has come by radio and waits to be installed: node/fetch.py
         self.trial = 0  # good wakes of settings on trial: node/update.py
+        self.refused = 0  # CRC-32 of the document of settings that was refused last
         self.modes = Modes()
         self.latency = latency.Latency()
         self.energy = energy.Energy()
@@ -68,7 +69,7 @@ class State:
          self.share, self.smoothed, self.verified, self.history[:], self.timer_s, modes.mode,
          modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked, self.unflashed,
          self.failed, self.motions, self.counted_s, self.windows,
-         self.trial, self.package) = numbers[7:]
+         self.trial, self.package, self.refused) = numbers[7:]
         self.latency.load(memoryview(blob)[_LATENCY:_ENERGY])
         self.energy.load(memoryview(blob)[_ENERGY:_OUTBOX])
         return True
@@ -86,7 +87,7 @@ class State:
                   self.share, self.smoothed, self.verified, self.history, self.timer_s,
                   modes.mode, modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked,
                   self.unflashed, self.failed, self.motions, self.counted_s, self.windows,
-                  self.trial, self.package)
+                  self.trial, self.package, self.refused)
         self.latency.save(view[_LATENCY:_ENERGY])
         self.energy.save(view[_ENERGY:_OUTBOX])
         box.save(view[_OUTBOX:_CRC])

@@ -14,11 +14,18 @@ OLD = "settings.old"
 _NEW = "settings.new"
 
 
-def fit(changes):
-    """Would the settings with `changes` be accepted?"""
+def problem(changes):
+    """The number of the rule that the settings with `changes` would break, or None."""
     given = _read(CURRENT)
     given.update(changes)
-    return settings.broken(given) is None
+    return settings.broken(given)
+
+
+def change(changes):
+    """Put `changes` over the settings for good."""
+    given = _read(CURRENT)
+    given.update(changes)
+    _replace(given)
 
 
 def begin(changes, trial):

@@ -11,7 +11,7 @@ from gateways import enrolled, gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import downlink, frame, heartbeat
+from node import document, downlink, frame, heartbeat
 from node.batch import Batch
 from node.frame import Seal
 from outpost import provision
@@ -48,7 +48,8 @@ def beat(seq, wakes, epoch=EPOCH, items=((heartbeat.MISSES, b"\x05\x00"),), size
     """The frames of a heartbeat."""
     buf = bytearray(size)
     made = heartbeat.Heartbeat(buf, NODE, SEAL, epoch, seq, wakes)
-    asked = [] if nonce is None else [heartbeat.ask(nonce, 1_700_000_000, 0, 0, size, 0)]
+    asked = [] if nonce is None else [heartbeat.ask(nonce, 1_700_000_000, document.crc({}),
+                                                         0, size, 0)]
     return [bytes(buf[:length]) for length in made.frames([*items, *asked])]
 
 
@@ -194,10 +195,11 @@ def test_a_record_in_parts_is_whole_or_not_there(desk, engine):
     assert everything(engine)["pieces"] == [] and stored(engine) == [1, 2]
 
 
-def test_parts_of_other_lengths_still_fit_together(desk, engine):
+@pytest.mark.parametrize("came", [1, 5])
+def test_parts_of_other_lengths_still_fit_together(desk, engine, came):
     payload = os.urandom(240)
-    desk.take(parts(0, 1, payload, 51)[:5])
-    assert head(desk, *parts(0, 1, payload, 100)[1:]) == 1
+    desk.take(parts(0, 1, payload, 51)[:came])
+    assert head(desk, *parts(0, 1, payload, 100)[came // 5:]) == 1
     with engine.connect() as db:
         assert [row.payload for row in store.lane_records(db, NODE, LANE, EPOCH)] == [payload]
 

@@ -108,7 +108,7 @@ def hold(box, link, board, frame=1024, awake_ms=20_000, wakes=1):
     board.limit_us = awake_ms * 1000
     try:
         Session(board, SimpleNamespace(frame=frame, version=1, problem=None, uplink_s=1800,
-                                       model=None, trial=0),
+                                       model=None, trial=0, changes={}),
                 state(wakes), box, link).hold()
     except OSError as error:
         return error.args[0]

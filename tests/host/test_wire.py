@@ -37,13 +37,16 @@ def test_golden_frames_are_read():
     assert read(GOLDEN["part"]) == wire.Part(
         wire.Records(NODE, 3, 0xCAFE0001, 7, False, [(8, 5, 1767600000, b"")]),
         wire.Piece(NODE, (3, 0xCAFE0001, 8), 200, 24, bytes(range(24, 36))))
+    assert read(GOLDEN["document"]) == wire.Document(
+        wire.Piece(NODE, (0xABCDEF01,), 300, 256, bytes(range(44))))
     beat = read(GOLDEN["heartbeat"])
     assert beat == wire.Heartbeat(NODE, 0xCAFE0001, 12, 345, 0, {
         "cause": 1, "wakes_by_cause": {"0": 1, "1": 300}, "misses": 2, "battery_mv": 3900,
         "temperature_c": -7, "soc": 81, "days_left": 412, "pace_s": 300, "mode": 1,
         "mode_reason": 1, "mode_age_s": 7200, "today_uj": {"0": 5000000, "6": 1}, "faults": 32,
         "waiting": {"2": 1000}, "latency": {"6": {"20": 3, "21": 1}}, "longest_us": {"7": 4000000},
-        "unlinked": 3, "settings": 4, "settings_problem": 255},
+        "unlinked": 3, "settings": 4, "settings_problem": 255, "clock_s": 1767600000,
+        "document": 0x11111111, "refused": 0x22222222, "order": 9},
         wire.Ask(0xDEADBEEF, 1767600000, 0x11111111, 0x22222222, 1024, 9))
 
 
@@ -53,6 +56,8 @@ def test_golden_frames_are_read():
 def test_golden_frames_are_written():
     assert list(wire.acknowledgements(SEAL, NODE, [(0, 0xCAFE0000, 17), (2, 0xCAFE0001, 303)])
                 ) == [GOLDEN["ack"]]
+    assert wire.settings_piece(SEAL, NODE, 0xDEADBEEF, 0xABCDEF01, 19, 2, b'"version": 3'
+                               ) == GOLDEN["settings"]
     assert wire.time(SEAL, NODE, 0xDEADBEEF, 1767600001) == GOLDEN["time"]
     assert wire.offer(SEAL, NODE, 0xDEADBEEF, 0x10203040, 70000, True) == GOLDEN["offer"]
     assert wire.package(SEAL, NODE, 0x10203040, 70000, 65536, bytes(range(16))

@@ -7,9 +7,9 @@ import sys
 
 from micropython import const
 
-from node import downlink, heartbeat
+from node import document, downlink, heartbeat
 from node.batch import Batch
-from node.frame import ACK, LONGEST, OFFER, PACKAGE, TIME, FrameError, Seal, identify
+from node.frame import ACK, LONGEST, OFFER, PACKAGE, SETTINGS, TIME, FrameError, Seal, identify
 from node.outbox import DIAGNOSTIC
 
 _STALE = const(32)  # frames without news in a row are as good as silence
@@ -29,6 +29,7 @@ class Session:
         self._nonce = board.random32()
         self._welcome = False  # the gateway has said all that it had to say
         self._offer = self._fetch = None  # a model package
+        self._pieces = document.Pieces()
 
     def hold(self):
         """Raises OSError when the other side is gone or answers nothing, Late when it is time."""
@@ -59,7 +60,7 @@ class Session:
                     self._take_up()
                 return True
             if self._listen():
-                heard = True
+                more = heard = True  # what came may have left something to say
             elif self._left_ms() > 0:
                 return False
         self._board.hurry()
@@ -85,7 +86,8 @@ class Session:
                                        self._outbox)
         yield heartbeat.model(getattr(sys.implementation, "_mpy", 0) >> 10 & 15,
                               self._settings.model, self._settings.trial)
-        yield heartbeat.ask(self._nonce, board.now_s(), 0, 0, len(self._buf), 0)
+        yield heartbeat.ask(self._nonce, board.now_s(), document.crc(self._settings.changes),
+                            state.refused, len(self._buf), 0)
 
     def _next(self, batch):
         size, lane, seq = self._outbox.batch(batch)
@@ -146,6 +148,11 @@ class Session:
             flying, acked = self._flying, self._outbox.acked
             self._flying = [one for one in flying if one[1] > acked[one[0]]]
             return len(self._flying) < len(flying)
+        if kind == SETTINGS and body[0] == self._nonce:
+            whole = self._pieces.add(*body[1:])
+            if whole:
+                self._change(whole, body[1])
+            return whole is not None
         if kind == TIME and body[0] == self._nonce and not self._welcome:
             self._welcome = True
             return True
@@ -153,3 +160,11 @@ class Session:
             self._offer = body[1:]
             return True
         return kind == PACKAGE and self._fetch is not None and self._fetch.take(*body)
+
+    def _change(self, whole, crc):
+        from node import sync  # seldom, and no wake without an uplink needs it
+
+        board, settings = self._board, self._settings
+        if sync.take(whole, crc, settings, self._state, self._outbox, board.now_s()):
+            for size in document.frames(self._buf, self._node, self._seal, settings.changes):
+                self._send(size)

@@ -7,13 +7,13 @@ number of them may work on one database. An answer is made of what is durably st
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy import Engine
 
-from node import frame
+from node import document, frame
 from node.frame import FrameError, Seal
-from outpost.gateway import rollouts, store, wire
+from outpost.gateway import documents, rollouts, store, wire
 from outpost.gateway.keys import Keys
 
 REASONS = 100  # told apart
@@ -54,6 +54,7 @@ class Desk:
         self.taken += len(messages)
         batch = [one for one in messages if isinstance(one, wire.Records | wire.Part)]
         beats = [one for one in messages if isinstance(one, wire.Heartbeat)]
+        asking = [beat for beat in beats if beat.ask is not None]
         with self._engine.begin() as db:
             heads = store.store(db, batch) if batch else {}
             for beat in beats:
@@ -62,25 +63,32 @@ class Desk:
             offers = rollouts.offers(db, beats)
             pieces = [(one, *rollouts.pieces(db, one)) for one in messages
                       if isinstance(one, wire.Want)]
+            for one in messages:
+                if isinstance(one, wire.Document):
+                    documents.learn(db, one.piece, time.time())
+            wanted = documents.load(db, {beat.node for beat in asking}) if asking else {}
         mine: dict[int, list[tuple[int, int, int]]] = {}
         for (node, lane, epoch), head in heads.items():
             mine.setdefault(node, []).append((lane, epoch, head))
         answers = [(node, one) for node, heads_of in mine.items()
                    for one in wire.acknowledgements(seals[node], node, heads_of)]
-        for beat in beats:
-            if beat.ask is not None:
-                offer = offers.get(beat.node)
-                if offer is not None:
-                    answers.append((beat.node, wire.offer(
-                        seals[beat.node], beat.node, beat.ask.nonce, offer.number, offer.total,
-                        offer.forced)))
-                now = int(self._clock()) if self._clock else 0
-                answers.append((beat.node, wire.time(seals[beat.node], beat.node, beat.ask.nonce,
-                                                     now)))
+        for beat in asking:
+            answers += [(beat.node, one)
+                        for one in self._answer(beat.ask, seals[beat.node], beat.node,
+                                                wanted[beat.node], offers.get(beat.node))]
         for want, total, found in pieces:
             answers += [(want.node, wire.package(seals[want.node], want.node, want.number, total,
                                                  offset, data)) for offset, data in found]
         return answers
+
+    def _answer(self, ask: wire.Ask, seal: Seal, node: int, wanted: documents.Changes,
+                offer: rollouts.Offer | None) -> Iterator[bytes]:
+        """Yield all there is for a node that asks; TIME, which ends it, comes last."""
+        if ask.settings != document.crc(wanted) != ask.refused:
+            yield from wire.document_pieces(seal, ask, node, document.text(wanted))
+        if offer is not None:
+            yield wire.offer(seal, node, ask.nonce, offer.number, offer.total, offer.forced)
+        yield wire.time(seal, node, ask.nonce, int(self._clock()) if self._clock else 0)
 
     def _refuse(self, reason: str) -> None:
         if reason not in self.refused:

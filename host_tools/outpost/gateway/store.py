@@ -78,7 +78,7 @@ lanes = Table(
 # Pieces of what is too long for a frame, until the last one has come.
 pieces = Table(
     "pieces", metadata,
-    _key("node"), _key("name", Text), _key("offset", Integer),
+    _key("node"), _key("name", Text), _key("offset", Integer), _key("size", Integer),
     Column("total", Integer, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("received_at", Double, nullable=False),
@@ -168,6 +168,15 @@ targets = Table(
     Column("total", BigInteger, nullable=False),
     Column("changed_at", Double, nullable=False),
     Index("targets_by_node", "node"),
+)
+
+# What shall be different from the file a node was flashed with: node/document.py. Node 0 stands
+# for all of them.
+documents = Table(
+    "documents", metadata,
+    _key("node"),
+    Column("changes", Text, nullable=False),  # JSON
+    Column("changed_at", Double, nullable=False),
 )
 
 KEYS_AT_ONCE = 200  # identities in one query
@@ -386,8 +395,8 @@ def assemble(db: Connection, piece: Piece, now: float) -> bytes | None:
     """Keep a piece; return the whole once it is the last one missing, and forget its pieces."""
     name = "/".join(map(str, piece.name))
     db.execute(insert_or_ignore(db, pieces), {
-        "node": piece.node, "name": name, "offset": piece.offset, "total": piece.total,
-        "payload": piece.data, "received_at": now})
+        "node": piece.node, "name": name, "offset": piece.offset, "size": len(piece.data),
+        "total": piece.total, "payload": piece.data, "received_at": now})
     mine = and_(pieces.c.node == piece.node, pieces.c.name == name)
     whole = b""
     for offset, payload in db.execute(select(pieces.c.offset, pieces.c.payload).where(mine)

@@ -4,11 +4,12 @@ The envelope is firmware/node/frame.py itself. Bytes and reasons: docs/frame-for
 """
 
 import struct
+from binascii import crc32
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node import frame, heartbeat
+from node import document, frame, heartbeat
 from node.frame import FrameError, Seal
 
 FLOOR = 0x80
@@ -93,7 +94,19 @@ class Want:
     count: int
 
 
-Message = Records | Part | Heartbeat | Want
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A piece of what was changed of the node's settings: firmware/node/document.py."""
+
+    piece: Piece
+
+    @property
+    def node(self) -> int:
+        """Whose it is."""
+        return self.piece.node
+
+
+Message = Records | Part | Heartbeat | Want | Document
 
 
 def read(kind: int, data: bytes) -> Message:
@@ -110,6 +123,8 @@ def read(kind: int, data: bytes) -> Message:
                 return _heartbeat(node, data, end)
             case frame.WANT:
                 return _want(node, data, end)
+            case frame.DOCUMENT:
+                return _document(node, data, end)
     except struct.error as error:
         raise FrameError(f"frame of {len(data)} bytes is cut short") from error
     raise FrameError(f"type {kind} has no business here")
@@ -168,6 +183,14 @@ def _want(node: int, data: bytes, end: int) -> Want:
     return found
 
 
+def _document(node: int, data: bytes, end: int) -> Document:
+    name, total, offset = struct.unpack_from("<IHH", data, frame.HEAD)
+    piece = data[frame.HEAD + 8:end]
+    if not piece or total > document.LONGEST or offset + len(piece) > total:
+        raise FrameError(f"piece of {len(piece)} bytes is malformed")
+    return Document(Piece(node, (name,), total, offset, piece))
+
+
 # --- heartbeat ---
 
 
@@ -186,6 +209,8 @@ def _heartbeat(node: int, data: bytes, end: int) -> Heartbeat:
         at += 2 + len(body)
         if tag == heartbeat.ASK:
             ask = Ask(*struct.unpack("<IIIIHH", body))
+            items |= {"clock_s": ask.time_s, "document": ask.settings, "refused": ask.refused,
+                      "order": ask.order}
         else:
             _item(items, tag, body)
     if at == part + 1:
@@ -253,6 +278,22 @@ def offer(seal: Seal, node: int, nonce: int, number: int, total: int, forced: bo
 def package(seal: Seal, node: int, number: int, total: int, offset: int, data: bytes) -> bytes:
     """Return the frame with a package's bytes from `offset` on."""
     return write(seal, frame.PACKAGE, node, struct.pack("<III", number, total, offset) + data)
+
+
+def document_pieces(seal: Seal, ask: Ask, node: int, whole: bytes) -> Iterator[bytes]:
+    """Yield the frames of a settings document, as long as the node's frames are at most."""
+    room = ask.frame - frame.HEAD - frame.TAIL - 12
+    name = crc32(whole)
+    for offset in range(0, len(whole), room):
+        yield settings_piece(seal, node, ask.nonce, name, len(whole), offset,
+                             whole[offset:offset + room])
+
+
+def settings_piece(seal: Seal, node: int, nonce: int, name: int, total: int, offset: int,
+                   piece: bytes) -> bytes:
+    """Return a frame with a piece of the settings document whose CRC-32 is `name`."""
+    return write(seal, frame.SETTINGS, node,
+                 struct.pack("<IIHH", nonce, name, total, offset) + piece)
 
 
 def write(seal: Seal, kind: int, node: int, body: bytes) -> bytes:

@@ -10,7 +10,7 @@ import sys
 from node import record
 from node.board import COLD, TIMER, WATCHDOG, Common, Late
 from node.cycle import _live_once
-from node.frame import ACK, HEAD, HEARTBEAT, TAIL, TIME, Seal, identify
+from node.frame import ACK, DOCUMENT, HEAD, HEARTBEAT, TAIL, TIME, Seal, identify
 from node.outbox import Outbox
 from node.ring import Ring
 from node.state import State
@@ -77,6 +77,9 @@ class Board(Common):
         self.silent = self.hangs = self.flash_fails = False
         self.linked = True  # a function of the clock (s), or a bool
         self.receives = True  # and somebody acknowledges
+        self.down = []  # (type, body after the nonce) of what the gateway has for it
+        self.tells_s = 0  # what time it is there
+        self.sent_kinds = []
         self.attempts = []  # when a link was asked for, s
         self.laps, self.slept_ms, self.listened = [], 0, False
         self.radio = False
@@ -178,11 +181,15 @@ class Board(Common):
         self.transmit(len(data) * 8)
         data = bytes(data)
         kind, node = identify(data)
+        self.sent_kinds.append(kind)
         if not self.receives:
             return
         if kind == HEARTBEAT:  # its last item asks for the time
-            self.answer(TIME, data[len(data) - TAIL - 20:len(data) - TAIL - 16] + bytes(4))
-        else:
+            nonce = data[len(data) - TAIL - 20:len(data) - TAIL - 16]
+            for what, body in self.down:
+                self.answer(what, nonce + body)
+            self.answer(TIME, nonce + self.tells_s.to_bytes(4, "little"))
+        elif kind != DOCUMENT:
             lane = bytes((data[HEAD] & 127,))
             self.answer(ACK, lane + data[HEAD + 1:HEAD + 5] + b"\xff" * 4)
 
@@ -248,6 +255,10 @@ class Board(Common):
             first += sectors
         return found
 
+    def sent(self, kind):
+        """Whether a frame of this type was sent in the last wake."""
+        return kind in self.sent_kinds
+
     def events(self, *reasons):
         """(reason, detail, value) of the events on flash, of these reasons or of all."""
         return [tuple(payload) for _, _, kind, payload in sorted(
@@ -292,6 +303,7 @@ class Copy:
 def wake(board, cause=None):
     """Live one wake, and sleep until the next. Returns the seconds slept."""
     board.us, board.laps, board.next = 0, [], None
+    board.sent_kinds = []
     board.doze_us = board.flash_us = board.radio_us = 0
     if cause is not None:
         board.cause = cause

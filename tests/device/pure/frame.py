@@ -91,7 +91,7 @@ assert [bytes(buf[:size]) for size in beat.frames(items)] == [GOLDEN["heartbeat"
 
 BODIES = {
     "ack": (frame.ACK, ((0, 0xCAFE0000, 17), (2, 0xCAFE0001, 303))),
-    "settings": (frame.SETTINGS, (0xABCDEF01, 19, 2, b'"version": 3')),
+    "settings": (frame.SETTINGS, (0xDEADBEEF, 0xABCDEF01, 19, 2, b'"version": 3')),
     "package": (frame.PACKAGE, (0x10203040, 70000, 65536, bytes(range(16)))),
     "time": (frame.TIME, (0xDEADBEEF, 1767600001)),
     "command": (frame.COMMAND, (0xDEADBEEF, 10, 1, b"now")),
@@ -145,7 +145,7 @@ for at in range(5, len(good) - 2):  # repaired CRC, broken proof
     bad[-2:] = (frame.crc32(bytes(bad[:-2])) & 0xFFFF).to_bytes(2, "little")
     identify(bad)
     refused(SEAL.open, bad)
-for kind, body in ((8, b""), (8, bytes(8)), (8, bytes(10)), (9, bytes(8)), (9, bytes(12)),
+for kind, body in ((8, b""), (8, bytes(8)), (8, bytes(10)), (9, bytes(12)), (9, bytes(13)),
                    (10, bytes(12)), (10, bytes(13)), (11, bytes(7)), (11, bytes(9)),
                    (12, bytes(8)), (13, bytes(12)), (1, bytes(30)), (3, bytes(30))):
     refused(downlink.read, kind, resealed(kind, body))
