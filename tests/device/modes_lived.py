@@ -104,6 +104,38 @@ while board.state().modes.mode == DEGRADED:
     assert wakes < 60
 assert board.events(MODE_CHANGED)[-1] == (9, 16, 2 | 128)
 
+# --- CRITICAL with a life to plan: motion is counted, as long as timer wakes are not starved ---
+
+board = Board(life_days=30)
+wake(board)
+board.mv = 2700
+while board.state().modes.mode != CRITICAL:
+    wake(board)
+asked, board.mv, counted = board.model.asked + board.large.asked, 3300, 0  # 17 %
+for _ in range(60):
+    assert wake(board) > 3000  # the slowest pace, by the timer
+    assert board.state().modes.mode == CRITICAL
+    if board.listened:
+        board.clock_us -= 1800 * 1000000  # motion comes before it
+        wake(board, EVENT)
+        counted += 1
+        assert board.laps == [BOOT, STORE]
+assert counted > 50 and board.model.asked + board.large.asked == asked
+wakes, counts = 0, [payload for _, _, kind, payload in board.records(TELEMETRY) if kind == COUNT]
+for payload in counts:
+    wakes += payload[0] | payload[1] << 8
+assert counted - 3 <= wakes + board.state().motions <= counted, (wakes, counted)
+# shaken without end, it stops listening before it has spent what timer wakes are for
+board.cause, shaken = EVENT, 0
+while True:
+    wake(board, EVENT)
+    if not board.listened:
+        break
+    board.clock_us -= board.slept_ms * 1000 - 1000000  # again after a second
+    shaken += 1
+    assert shaken < 20000
+assert shaken > 5 and board.state().energy.credit_uj <= 0
+
 # --- a sensor whose bus hangs: five resets, then SAFE, which touches neither sensor nor model ---
 
 board = Board(dwell_s=900)
