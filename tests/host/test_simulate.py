@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from node import modes
 from node.board import unix as wire
 from node.latency import BOOT, CAPTURE, STORE, UPLINK
 from outpost import boards, simulate, simulation_report
@@ -102,7 +103,7 @@ def test_the_sun_shines_by_day_more_in_summer_and_not_through_snow():
                 for t in range(0, DAY_S, 60))
     assert parts == pytest.approx(day[0], rel=0.01)
     snowed = Schedule(world, 1, 92, LABELS, "rest")
-    assert snowed.harvest_mj(snowed.start_s + 15 * DAY_S, snowed.start_s + 55 * DAY_S) == 0
+    assert snowed.harvest_mj(snowed.start_s + 6 * DAY_S, snowed.start_s + 40 * DAY_S) == 0
 
 
 def test_temperature_follows_year_and_day():
@@ -253,6 +254,26 @@ def test_an_empty_battery_ends_a_life_cleanly_and_the_sun_begins_another(tiny):
     assert len(tiny.life.flat) == 1 and tiny.life.battery_mj.min() == 0
     after = np.argmax(tiny.life.clock_s >= tiny.life.flat[0][1])
     assert tiny.life.cause[after] == 0  # power on
+
+
+def test_a_node_degrades_in_order_and_comes_back_and_tells_why(tmp_path):
+    """No link for some hours, a battery just above critical_pct, and sun the next day."""
+    world = replace(scenario.load("factory"), charge_pct=21.06, faults=scenario.Faults(),
+                    link=scenario.Link(up_h=1e4, gone=((0, 0.2),)),
+                    solar=scenario.Solar(noon_mw=5000, latitude=0, fails=((0, 1),)))
+    one = replace(case("factory", wake_s=20, uplink_s=600, listen=0), world=world)
+    outcome = live(tmp_path / "run", one, 1.6)
+    told = [(change.before, change.after, change.reason) for change in outcome.audit.changes]
+    assert told == [
+        (modes.FULL, modes.DEGRADED, modes.LINK_LOST),
+        (modes.DEGRADED, modes.CRITICAL, modes.BATTERY_LOW),
+        (modes.CRITICAL, modes.FULL, modes.BATTERY_LOW | modes.OVER)]
+    times = [change.time_s - outcome.plan.schedule.start_s for change in outcome.audit.changes]
+    assert times[0] < times[1] < 0.2 * DAY_S and DAY_S < times[2] < 1.5 * DAY_S
+    critical = outcome.life.mode == modes.CRITICAL
+    assert np.isnan(outcome.life.took_us[critical][:, CAPTURE]).sum() >= critical.sum() - 1
+    assert np.median(outcome.life.length_s[critical]) == pytest.approx(3600, abs=1)
+    assert outcome.told["decisions"] > 100 and not outcome.life.flat
 
 
 def test_radio_at_each_wake_is_caught_by_the_budget(tmp_path):
