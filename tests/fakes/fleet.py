@@ -11,22 +11,25 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import outpost.device  # noqa: F401  # firmware/ on the path
-from node import frame, heartbeat, latency, modes, outbox, record
+from node import frame, heartbeat, latency, modes, outbox, record, verdict
 from node.batch import Batch
 from node.frame import Seal
 from node.heartbeat import Heartbeat
-from outpost.gateway import load, store
+from outpost.gateway import load, rollouts, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 
 DAY_S, WAKE_S = 86400, 300
+MPY, NONCE = 2, 7  # x64
 FIRST = 1001  # number of the first node
 LANES = (outbox.ALERT, outbox.EVENT, outbox.TELEMETRY, outbox.DIAGNOSTIC)
 MJ = (310, 880, 45, 12, 8, 95, 1450, 820, 210, 260)  # a day, by phase
@@ -79,7 +82,7 @@ class Node:
     acked: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     queue: list[list[tuple[int, int, int, bytes]]] = field(
         default_factory=lambda: [[], [], [], []])
-    wakes: int = 0
+    wakes: int = 1
     mode: int = modes.FULL
     reason: int = 0
     since_s: float = 0
@@ -87,6 +90,9 @@ class Node:
     dropped: int = 0
     day: int = -1
     klass: int = 0
+    version: int = 1  # of its model
+    trial: int = 0
+    beats: int = 0  # heartbeats so far
 
     def __post_init__(self) -> None:
         self.seal = Seal(load.key(self.number))
@@ -193,12 +199,13 @@ class Node:
     def _days(self) -> int:
         return min(3650, int(100 * self.soc / max(0.01, self.story.drain)))
 
-    def report(self, now_s: float) -> Iterator[bytes]:
+    def report(self, now_s: float, ask: bool = False) -> Iterator[bytes]:
         """Yield the frames of a session that goes well."""
         buf = bytearray(frame.LONGEST)
         beat = Heartbeat(buf, self.number, self.seal, 1, self.seq[outbox.DIAGNOSTIC] + 1,
-                         self.wakes)
-        for size in beat.frames(self._condition(now_s)):
+                         self.wakes + self.beats)
+        self.beats += 1  # each is another, however soon
+        for size in beat.frames(self._condition(now_s, ask)):
             yield bytes(buf[:size])
         batch = Batch(buf, self.number, self.seal)
         for lane in LANES:
@@ -210,7 +217,7 @@ class Node:
                     self.acked[lane] = waiting.pop(0)[0]
                 yield bytes(buf[:batch.end()])
 
-    def _condition(self, now_s: float) -> Iterator[tuple[int, bytes]]:
+    def _condition(self, now_s: float, ask: bool) -> Iterator[tuple[int, bytes]]:
         pack, most = struct.pack, heartbeat.MOST
         yield heartbeat.CAUSE, b"\1"
         yield from heartbeat.pairs(heartbeat.WAKES, [1, self.wakes - 1, 0, 0, 0], most)
@@ -228,13 +235,34 @@ class Node:
         yield from heartbeat.pairs(heartbeat.LONGEST, list(self.latency.longest_us), most)
         yield heartbeat.UNLINKED, b"\0"
         yield heartbeat.CONFIG, pack("<IB", 7, 255)
+        yield heartbeat.model(MPY, {"name": "motion", "version": self.version}, self.trial)
+        if ask:
+            yield heartbeat.ask(NONCE, int(now_s), 0, 0, frame.LONGEST, 0)
+
+    # --- a model by radio ---
+
+    def updated(self, time_s: float, why: int, number: int) -> None:
+        """Tell what became of a package."""
+        self.put(outbox.EVENT, record.EVENT, time_s,
+                 bytes((record.UPDATE, why, 2)) + struct.pack("<I", number))
+
+    def want(self, number: int, offset: int) -> bytes:
+        """Ask for pieces of a package from `offset` on."""
+        body = struct.pack("<IIHB", number, offset, 200, 1)
+        data = bytearray(frame.HEAD + len(body) + frame.TAIL)
+        at = self.seal.begin(data, frame.WANT, self.number)
+        data[at:at + len(body)] = body
+        self.seal.close(data, at + len(body))
+        return bytes(data)
 
 
 def fill(database: str | Path, nodes: int, days: float = 2.0, session_s: int = 21600,
-         wakes: int = 3, now_s: float | None = None, seed: int = 1) -> list[Node]:
+         wakes: int = 3, now_s: float | None = None, seed: int = 1, rolled: bool = False
+         ) -> list[Node]:
     """Let `nodes` nodes live `days` days up to now, and report every `session_s` seconds.
 
-    `wakes` of each session are told. Return them, as they are now.
+    `wakes` of each session are told. With `rolled`, two models have been sent to some of them.
+    Return them, as they are now.
     """
     now_s = time.time() if now_s is None else now_s
     begin_s = now_s - days * DAY_S
@@ -266,13 +294,87 @@ def fill(database: str | Path, nodes: int, days: float = 2.0, session_s: int = 2
             take(desk, mine, end_s)
     assert not desk.refused, desk.refused
     engine.dispose()
+    if rolled:
+        tell(database, fleet, now_s)
     return fleet
 
 
-def take(desk: Desk, frames: list[bytes], now_s: float) -> None:
-    """Have the desk take frames at a time that need not be now."""
-    with mock.patch.object(store, "time", SimpleNamespace(time=lambda: now_s)):
-        desk.take(frames)
+def take(desk: Desk, frames: list[bytes], now_s: float) -> list[tuple[int, bytes]]:
+    """Have the desk take frames at a time that need not be now; return its answers."""
+    with at(now_s):
+        return desk.take(frames)
+
+
+@contextmanager
+def at(now_s: float) -> Iterator[None]:
+    """Let the gateway take it for that time."""
+    clock = SimpleNamespace(time=lambda: now_s)
+    with mock.patch.object(store, "time", clock), mock.patch.object(rollouts, "time", clock):
+        yield
+
+
+class Rollout:
+    """A roll-out to nodes of the fleet, who do as they are told."""
+
+    def __init__(self, database: str | Path, nodes: list[Node], begun_s: float,
+                 version: int = 2, **more: Any) -> None:
+        self.engine = store.connect(database, durable=False)
+        self.desk = Desk(self.engine, clock=None)
+        self.version = version
+        with self.engine.begin() as db, at(begun_s):
+            self.id = rollouts.begin(db, "motion", version, {MPY: bytes(9200)},
+                                     [one.number for one in nodes], **more)
+
+    def number(self, node: Node, now_s: float) -> int | None:
+        """Let a node report; return the number of the package that it is offered, if it is."""
+        for _, data in take(self.desk, list(node.report(now_s, ask=True)), now_s):
+            if frame.identify(data)[0] == frame.OFFER:
+                return int(struct.unpack_from("<II", data, frame.HEAD)[1])
+        return None
+
+    def fetch(self, node: Node, now_s: float, share: float = 1.0) -> int | None:
+        """Let a node fetch so much of what it is offered."""
+        number = self.number(node, now_s)
+        if number is not None:
+            take(self.desk, [node.want(number, int(9200 * share))], now_s)
+        return number
+
+    def update(self, node: Node, now_s: float, why: int = verdict.KEPT) -> None:
+        """Let a node fetch it, try it, and keep it or tell why not, all within an hour."""
+        number = self.fetch(node, now_s)
+        if number is None:
+            return
+        if why in (verdict.KEPT, verdict.CRASHED, verdict.FAILED):
+            node.updated(now_s + 600, verdict.ON_TRIAL, number)
+        node.updated(now_s + 1500, why, number)
+        if why == verdict.KEPT:
+            node.version = self.version
+        take(self.desk, list(node.report(now_s + 1800)), now_s + 1800)
+
+
+def tell(database: str | Path, nodes: list[Node], now_s: float) -> None:
+    """Two roll-outs: one that a canary's crash stops, and a better one that is under way."""
+    one = Rollout(database, nodes[:40], now_s - 4 * DAY_S, 2, canary=3, healthy_s=7200)
+    for i, node in enumerate(nodes[:3]):
+        one.update(node, now_s - 3.9 * DAY_S + 3600 * i,
+                   verdict.CRASHED if i == 1 else verdict.KEPT)
+    two = Rollout(database, nodes[:40], now_s - 2 * DAY_S, 3, canary=3, healthy_s=7200)
+    for i, node in enumerate(nodes[:3]):
+        two.update(node, now_s - 1.9 * DAY_S + 600 * i)
+    for node in nodes[:3]:
+        take(two.desk, list(node.report(now_s - 1.7 * DAY_S)), now_s - 1.7 * DAY_S)
+    for i, node in enumerate(nodes[3:40]):
+        then = now_s - 86400 + 1900 * i
+        if node.story.silent is not None:
+            continue
+        if i < 22:
+            two.update(node, then, verdict.NO_ROOM if i == 13 else verdict.KEPT)
+        elif i < 27:
+            two.fetch(node, then, i / 30)
+    for node in nodes[:40]:
+        if node.story.silent is None:
+            then = now_s - node.random.uniform(60, 21600)
+            take(two.desk, list(node.report(then)), then)
 
 
 if __name__ == "__main__":
@@ -285,5 +387,5 @@ if __name__ == "__main__":
     given = ask.parse_args()
     began = time.monotonic()
     fill(given.database if "://" in given.database else Path(given.database), given.nodes,
-         given.days, given.session, given.wakes)
+         given.days, given.session, given.wakes, rolled=given.nodes >= 40)
     print(f"{time.monotonic() - began:.1f} s", file=sys.stderr)

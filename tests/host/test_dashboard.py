@@ -24,12 +24,12 @@ from fakes import fleet
 from gateways import enrolled
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from node import record
+from node import record, verdict
 from outpost import words
-from outpost.dashboard import login
+from outpost.dashboard import login, models
 from outpost.dashboard import node as one_node
 from outpost.dashboard.app import app
-from outpost.gateway import load, mqtt, store, views
+from outpost.gateway import load, mqtt, store, views, windows
 from outpost.gateway.desk import Desk
 from outpost.gateway.load import Manners
 from outpost.gateway.views import Reader
@@ -45,7 +45,7 @@ def served(database: str | Path) -> Iterator[str]:
     """The dashboard of a database, in a thread of the test; yields its URL."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(
-        app(Reader(database), TOKEN), log_level="error", lifespan="off",
+        app(database, TOKEN), log_level="error", lifespan="off",
         timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -96,6 +96,18 @@ def forty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("forty") / "gateway.db"
     fleet.fill(database, 40)
     return database
+
+
+@pytest.fixture(autouse=True)
+def built(tmp_path, monkeypatch) -> None:
+    """What a build of motion would tell of it."""
+    (tmp_path / "models/motion").mkdir(parents=True)
+    (tmp_path / "models/motion/model.json").write_text(json.dumps({
+        "classes": ["still", "walking", "running", "playing"], "window": 64, "rate_hz": 12.5,
+        "channels": [{"name": f"{kind}_{axis}", "unit": unit, "counts": 100.0}
+                     for kind, unit in (("accel", "m/s2"), ("gyro", "rad/s"))
+                     for axis in "xyz"]}))
+    monkeypatch.setattr(models, "BUILD", tmp_path)
 
 
 def fits(page: Page) -> bool:
@@ -201,7 +213,7 @@ def test_a_nodes_page_tells_its_story(visit, forty, viewport):
     assert all(0 <= y <= 100 for one in shown["decisions"]["data"] for y in one["y"])
     expect(page.locator("#latency figure")).to_have_count(8)
     events = page.locator("#events").inner_text()
-    assert "FULL → DEGRADED: no link" in events and "class" in events
+    assert "FULL → DEGRADED: no link" in events and "→ still" in events
     assert "are gone at the node" in page.locator("#gaps").inner_text()
     assert fits(page)
 
@@ -274,6 +286,88 @@ def test_gaps_are_what_is_missing(tmp_path):
         found = views.gaps(db, node.number, views.node_lanes(db, node.number), 10)
     mine = [(one.first, one.last, one.gone) for one in found if one.lane == lane]
     assert mine == [(3, 4, True), (9, 10, False)]
+
+
+# --- roll-outs and windows ---
+
+
+def test_a_rollout_tells_its_story(visit, tmp_path):
+    """A canary's crash stops one; the next goes on, is refused once, and is followed live."""
+    database = tmp_path / "gateway.db"
+    nodes = fleet.fill(database, 6, days=0.5, wakes=1)
+    now = time.time()
+    bad = fleet.Rollout(database, nodes, now - 9000, 2, canary=2)
+    bad.update(nodes[0], now - 8900, verdict.CRASHED)
+    good = fleet.Rollout(database, nodes, now - 3000, 3, canary=2, healthy_s=60)
+    page = visit(database, "/rollouts")
+    first, second = page.locator(".rollout").first, page.locator(".rollout").nth(1)
+    expect(second).to_contain_text("motion 2")
+    expect(second.locator(".why")).to_contain_text("node 1001: crashed")
+    expect(second.locator(".legend")).to_contain_text("5 withdrawn")
+    expect(second.locator(".back")).to_contain_text("1001 went back to the model before: crashed")
+    expect(first.locator(".tag")).to_have_text("on its canaries")
+
+    page.evaluate("window.mark = 'the same page'")
+    for node in nodes[:2]:
+        good.update(node, now - 2900)
+        fleet.take(good.desk, list(node.report(now - 100, ask=True)), now - 100)
+    expect(first.locator(".tag")).to_have_text("on its way to all")
+    good.update(nodes[2], now - 1900, verdict.NO_ROOM)
+    good.fetch(nodes[3], now, 0.5)
+    expect(first.locator(".legend")).to_contain_text("2 kept")
+    row = first.locator("tr", has_text="1004")
+    expect(row).to_contain_text("is fetching it")
+    expect(row).to_contain_text("50 %")
+    expect(first.locator(".back")).to_contain_text("1003 refused it: no room on the node")
+    expect(first.locator("tr", has_text="1001")).to_contain_text("motion 3")
+    expect(first.locator("tr", has_text="1005")).to_contain_text("motion 1")
+    assert page.evaluate("window.mark") == "the same page"
+    page.set_viewport_size(PHONE)
+    assert fits(page)
+
+
+def test_a_label_is_kept_and_taken_back(visit, tmp_path):
+    database = tmp_path / "gateway.db"
+    nodes = fleet.fill(database, 4, days=0)
+    node = next(one for one in nodes if one.story.windows)
+    node.klass = 2
+    node._window(time.time() - 100)
+    node._window(time.time() - 50)
+    desk = Desk(store.connect(database), clock=None)
+    page = visit(database, "/windows")
+    expect(page.locator(".empty")).to_contain_text("No windows yet")
+    desk.take(list(node.report(time.time())))
+    expect(page.locator(".window")).to_have_count(2)
+    expect(page.locator(".window").first.locator("polyline")).to_have_count(6)
+
+    def labels() -> list[str]:
+        with Reader(database).read() as db:
+            return [said for _, _, said in windows.labelled(db)]
+
+    button = page.locator(".window").first.get_by_role("button", name="running")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#summary")).to_contain_text("1 labelled")
+    assert labels() == ["running"]
+    page.get_by_role("link", name="without a label").click()
+    expect(page.locator(".window")).to_have_count(1)
+    page.get_by_role("link", name="newest").click()
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert labels() == []
+    page.set_viewport_size(PHONE)
+    assert fits(page)
+
+
+def test_labels_that_are_refused(forty):
+    with served(forty) as url:
+        _, headers, _ = asked(f"{url}/login?token={TOKEN}")
+        session = headers["set-cookie"].partition(";")[0]
+        for window, said in (("1/1/1", "x"), ("1/1", "x"), ("", ""), ("1003/1/1", "x" * 61),
+                             (f"{1 << 70}/1/1", "x")):
+            given = urllib.parse.urlencode({"window": window, "label": said}).encode()
+            assert asked(f"{url}/windows/label", session, given)[0] == 400
+            assert asked(f"{url}/windows/label", "", given)[0] == 401
 
 
 # --- who may look ---
@@ -397,4 +491,4 @@ def test_whoever_looks_does_not_keep_the_gateway_waiting(tmp_path):
         with pytest.raises(Exception, match="readonly|read-only"):
             db.execute(store.status.delete())
     with Reader(database).read() as db:
-        assert db.execute(store.status.select()).one().wakes == before.wakes + 1
+        assert db.execute(store.status.select()).one().wakes > before.wakes

@@ -15,20 +15,25 @@ from urllib.parse import parse_qs
 
 import jinja2
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from outpost import words
 from outpost.dashboard import health
 from outpost.dashboard import node as one_node
+from outpost.dashboard import rollouts as all_rollouts
+from outpost.dashboard import windows as all_windows
 from outpost.dashboard.login import Login
-from outpost.gateway import views
+from outpost.gateway import store, views
+from outpost.gateway import windows as kept
 from outpost.gateway.views import Reader
 
 HERE = Path(__file__).parent
+LONGEST_LABEL = 60
 REFRESH_S = 30  # what is told of time alone ("late") is worked out afresh so often
 SECURITY = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -41,9 +46,10 @@ TYPES = {".css": "text/css", ".js": "text/javascript"}
 class Pages:
     """The pages of one database."""
 
-    def __init__(self, reader: Reader, login: Login | None = None) -> None:
-        self.reader = reader
-        self.login = login
+    def __init__(self, database: str | Path) -> None:
+        self.writer = store.connect(database)  # labels only
+        self.reader = Reader(database)
+        self.login: Login | None = None
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True,
             trim_blocks=True, lstrip_blocks=True)
@@ -96,6 +102,46 @@ class Pages:
 
     def _nobody(self, request: Request, number: int) -> Response:
         return self._answer(request, "missing.html", "", status=404, node=number)
+
+    # --- windows and roll-outs ---
+
+    def windows(self, request: Request) -> Response:
+        """Windows that nodes were unsure about, to be labelled."""
+        node = request.query_params.get("node", "")
+        with self.reader.read() as db:
+            told = all_windows.told(
+                db, int(node) if node.isdecimal() and int(node) >> 32 == 0 else None,
+                request.query_params.get("show") == "unlabelled")
+        version = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+        if version == request.headers.get("x-have"):
+            return Response(status_code=204)
+        return self._answer(request, "windows.html", version, **told)
+
+    async def label(self, request: Request) -> Response:
+        """Note what a person calls a window."""
+        given = parse_qs((await request.body())[:1000].decode("utf-8", "replace"))
+        name, said = given.get("window", [""])[0], given.get("label", [""])[0].strip()
+        if len(said) > LONGEST_LABEL:
+            return PlainTextResponse(f"a label has at most {LONGEST_LABEL} characters", 400)
+        try:
+            await run_in_threadpool(self._label, name, said)
+        except kept.WindowError as error:
+            return PlainTextResponse(str(error), 400)
+        return RedirectResponse(request.headers.get("referer", "/windows"), 303)
+
+    def _label(self, name: str, said: str) -> None:
+        key = kept.key_of(name)
+        with self.writer.begin() as db:
+            kept.label(db, key, said or None)
+
+    def rollouts(self, request: Request) -> Response:
+        """Models on their way to nodes, and what became of them."""
+        with self.reader.read() as db:
+            version = f"{views.rollouts_version(db)}/{views.newest(db)}"
+            if version == request.headers.get("x-have"):
+                return Response(status_code=204)
+            told = all_rollouts.told(db)
+        return self._answer(request, "rollouts.html", version, **told)
 
     # --- coming in ---
 
@@ -177,12 +223,15 @@ def asset(request: Request) -> Response:
                     headers={"Cache-Control": "public, max-age=31536000, immutable"})
 
 
-def app(reader: Reader, token: str) -> Callable[..., Any]:
+def app(database: str | Path, token: str) -> Callable[..., Any]:
     """Return the dashboard as an ASGI application that lets in who knows `token`."""
-    pages = Pages(reader)
+    pages = Pages(database)
     inner = Starlette(routes=[
         Route("/", pages.fleet),
         Route("/nodes/{node:int}", pages.node),
+        Route("/rollouts", pages.rollouts),
+        Route("/windows", pages.windows),
+        Route("/windows/label", pages.label, methods=["POST"]),
         Route("/login", pages.enter),
         Route("/login", pages.entered, methods=["POST"]),
         Route("/static/{name}", asset),

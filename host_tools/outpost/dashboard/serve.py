@@ -58,10 +58,9 @@ def _serve(database: str | Path, listening: socket.socket, token: str) -> None:
     import uvicorn
 
     from outpost.dashboard.app import app
-    from outpost.gateway.views import Reader
 
     server = uvicorn.Server(uvicorn.Config(
-        app(Reader(database), token), log_level="error", access_log=False, lifespan="off",
+        app(database, token), log_level="error", access_log=False, lifespan="off",
         server_header=False, timeout_graceful_shutdown=1))
     parent = multiprocessing.parent_process()
 

@@ -5,7 +5,7 @@ Nothing here writes, and on SQLite nothing here waits for whoever does.
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from node import record
 from node.outbox import ALERT
 from outpost.gateway import store
-from outpost.gateway.store import heartbeats, keys, lanes, records, status
+from outpost.gateway.store import heartbeats, keys, lanes, records, rollouts, status, targets
 
 USUAL = 4  # heartbeats whose mean distance is a node's usual one
 EPOCHS = 3  # of a lane that are looked at: all but the newest are of a history that is gone
@@ -28,7 +28,6 @@ class Reader:
     """The database, to be looked at."""
 
     def __init__(self, url: str | Path) -> None:
-        store.connect(url).dispose()  # its tables, should nobody have been there before
         self.engine = _engine(url)
 
     @contextmanager
@@ -242,3 +241,29 @@ def contacts(db: Connection, node: int, most: int) -> list[float]:
         .where(heartbeats.c.node == node, heartbeats.c.epoch == epoch, heartbeats.c.part == 0)
         .order_by(heartbeats.c.seq.desc(), heartbeats.c.wakes.desc()).limit(most))
     return sorted(row.received_at for row in rows)
+
+
+# --- models ---
+
+
+def models_of(db: Connection, nodes: Iterable[int],
+              tell: Callable[[dict[str, Any]], Any]) -> dict[int, Any]:
+    """Return what `tell` makes of the newest heartbeat of each of `nodes`."""
+    wanted, found = sorted(nodes), {}
+    for first in range(0, len(wanted), store.KEYS_AT_ONCE):
+        rows = db.execute(select(status.c.node, status.c["items"]).where(
+            status.c.node.in_(wanted[first:first + store.KEYS_AT_ONCE])))
+        found |= {row[0]: tell(json.loads(row[1])) for row in rows}
+    return {node: one for node, one in found.items() if one}
+
+
+def newest_rollouts(db: Connection, most: int) -> list[int]:
+    """Return the numbers of the newest roll-outs, the newest first."""
+    return list(db.execute(select(rollouts.c.id).order_by(rollouts.c.id.desc())
+                           .limit(most)).scalars())
+
+
+def rollouts_version(db: Connection) -> tuple[Any, ...]:
+    """Return what changes when anything about a roll-out does."""
+    return (*db.execute(select(func.max(rollouts.c.id), func.max(rollouts.c.changed_at))).one(),
+            db.execute(select(func.max(targets.c.changed_at))).scalar())

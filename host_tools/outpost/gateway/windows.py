@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, select
+from sqlalchemy import Connection, Engine, and_, delete, exists, func, select
 from sqlalchemy.exc import DBAPIError
 
 from node import record
@@ -56,17 +56,20 @@ class Window:
 def key_of(name: str) -> Key:
     """Read NODE/EPOCH/SEQ. Raises WindowError."""
     parts = name.split("/")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) >> 32 == 0 for part in parts):
         raise WindowError(f"{name!r} is not the name of a window: NODE/EPOCH/SEQ, as the list has "
                           "it")
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def newest(db: Connection, count: int = 50, node: int | None = None) -> list[Window]:
+def newest(db: Connection, count: int = 50, node: int | None = None,
+           unlabelled: bool = False) -> list[Window]:
     """Return the `count` windows that came last, newest first, of one node or of all."""
     wanted = select(windows).order_by(windows.c.received_at.desc(), windows.c.seq.desc())
     if node is not None:
         wanted = wanted.where(windows.c.node == node)
+    if unlabelled:
+        wanted = wanted.where(~exists().where(_is(labels, windows.c)))
     return [_window(db, row) for row in db.execute(wanted.limit(count)).all()]
 
 
@@ -100,6 +103,11 @@ def label(db: Connection, key: Key, said: str | None) -> None:
                                     labels.c.seq == seq))
     if said is not None:
         db.execute(labels.insert(), {**here, "label": said, "labelled_at": time.time()})
+
+
+def count_labelled(db: Connection) -> int:
+    """Return how many windows people have labelled."""
+    return db.execute(select(func.count()).select_from(labels)).scalar_one()
 
 
 def labelled(db: Connection, size: int | None = None) -> list[tuple[Key, bytes, str]]:

@@ -26,7 +26,13 @@ async function refresh() {
         before.dataset.figure = now.dataset.figure;
         draw(before);
       }
+    } else if (before.querySelector("input:focus:not([type=hidden])")) {
+      continue;  // somebody is writing there
     } else if (kept(before) !== kept(now)) {
+      for (const one of all("details[data-keep]", before)) {  // as open as it was left
+        const same = now.querySelector(`details[data-keep="${one.dataset.keep}"]`);
+        if (same) same.open = one.open;
+      }
       before.replaceWith(now);
       now.classList.add("fresh");
     }
