@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,21 @@ def test_doubled_overtaken_and_lost_frames(kind, database, request):
     check(database, nodes)
 
 
+def stored(database: str | Path) -> int:
+    engine = store.connect(database)
+    with engine.connect() as db:
+        count = sum(row.head for row in db.execute(store.lanes.select()))
+    engine.dispose()
+    return count
+
+
+def kill(victim: Gateway | Mosquitto, rng: random.Random) -> None:
+    """kill -9, and up again."""
+    victim.kill()
+    time.sleep(rng.uniform(0, 0.3))
+    victim.start()
+
+
 @pytest.mark.parametrize(("kind", "database"), [
     ("mosquitto", "sqlite"), ("mosquitto", "postgresql"), ("embedded", "sqlite")],
     indirect=["database"])
@@ -123,27 +139,14 @@ def test_brokers_and_gateways_killed_at_random(kind, database):
         one = stack.enter_context(Gateway(database, broker))
         kills = {"broker": 0, "gateway": 0}
 
-        def stored() -> int:
-            engine = store.connect(database)
-            with engine.connect() as db:
-                count = sum(row.head for row in db.execute(store.lanes.select()))
-            engine.dispose()
-            return count
-
         def strike() -> None:
             # by how far things are, not by the clock
             for share in (0.05, 0.3, 0.5, 0.7):
-                while stored() < share * 12 * 300:
+                while stored(database) < share * 12 * 300:
                     time.sleep(0.02)
                 victim = rng.choice(["broker", "gateway"]) if broker else "gateway"
                 kills[victim] += 1
-                if victim == "broker":
-                    broker.kill()
-                    time.sleep(rng.uniform(0, 0.3))
-                    broker.start()
-                else:
-                    one.kill()
-                    one.start()
+                kill(broker if victim == "broker" else one, rng)
 
         killer = threading.Thread(target=strike)
         killer.start()
@@ -239,22 +242,38 @@ class Proxy:
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port = self.server.getsockname()[1]
         self.open = [self.server]
+        self.frozen: list[socket.socket] = []
 
     def __enter__(self) -> "Proxy":
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in self.open:
+        self.cut()
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
+    def cut(self) -> None:
+        """End all connections there are."""
+        while len(self.open) > 1:
+            one = self.open.pop()
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+    def freeze(self) -> None:
+        """Let all connections there are stand half open: nothing passes any more."""
+        self.frozen += self.open[1:]
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 ours, _ = self.server.accept()
-                theirs = socket.create_connection(("127.0.0.1", self.target))
+                try:
+                    theirs = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:  # the broker is down
+                    ours.close()
+                    continue
                 self.open += [ours, theirs]
                 for name, a, b in (("up", ours, theirs), ("down", theirs, ours)):
                     threading.Thread(target=self._pass, args=(name, a, b), daemon=True).start()
@@ -263,7 +282,7 @@ class Proxy:
         with contextlib.suppress(OSError, ValueError):
             while data := a.recv(4096):
                 data = self.manner(name, data)
-                if data is None:
+                if data is None or a in self.frozen:
                     time.sleep(600)  # half open: it is there, and nothing comes any more
                 b.sendall(data)
             b.shutdown(socket.SHUT_WR)
@@ -371,12 +390,55 @@ def test_nobody_is_there(node):
 
 @pytest.mark.long
 @BROKERS
-def test_a_million_messages(kind, tmp_path, request):
-    """Half of them each broker's; each row once, whatever the order."""
+def test_a_million_messages(kind, tmp_path):
+    """Half of them each broker's, while everything is killed; each row once, whatever the order.
+
+    A third of the nodes is behind a link that is slow, cut, or half open by turns.
+    """
     nodes = made(1000, 500)
     database = enrolled(tmp_path / "gateway.db", keys(nodes))
-    manners = Manners(records=1, window=16, doubled=0.02, overtaken=0.1, patience_s=20)
-    with broker_and_gateway(kind, database, request) as where:
-        messages = home(nodes, where, manners, timeout_s=3000)
-    assert messages >= 500_000
+    manners = Manners(records=1, window=16, doubled=0.02, overtaken=0.1, lost=0.001, forgets=0.3,
+                      patience_s=20)
+    rng = random.Random(20)
+    slow_s = [0.0]
+    struck: Counter[str] = Counter()
+
+    def manner(name: str, data: bytes) -> bytes:
+        time.sleep(slow_s[0])
+        return data
+
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(Mosquitto()) if kind == "mosquitto" else None
+        one = stack.enter_context(Gateway(database, broker))
+        proxy = stack.enter_context(Proxy(one.port, manner))
+
+        def strike() -> None:
+            for share in range(2, 98, 2):
+                while stored(database) < share / 100 * 1000 * 500:
+                    time.sleep(0.2)
+                blow = rng.choice(["gateway", "broker" if broker else "gateway", "nodes",
+                                   "half open", "slow"])
+                struck[blow] += 1
+                slow_s[0] = 0.01 if blow == "slow" else 0.0
+                match blow:
+                    case "gateway" | "broker":
+                        kill(broker if blow == "broker" else one, rng)
+                    case "nodes":
+                        proxy.cut()
+                    case "half open":
+                        proxy.freeze()
+
+        killer = threading.Thread(target=strike)
+        killer.start()
+
+        async def all_home() -> int:
+            return sum(await asyncio.gather(
+                load.bring_home([node for node in nodes if node.number % 3], one.where, manners),
+                load.bring_home([node for node in nodes if not node.number % 3],
+                                mqtt.Where("127.0.0.1", proxy.port), manners, seed=2)))
+
+        messages = asyncio.run(asyncio.wait_for(all_home(), 3000))
+        killer.join()
+    assert messages >= 500_000 and sum(struck.values()) == 48
     check(database, nodes)
+    print(f"{kind}: {messages:,} messages, {dict(struck)}")

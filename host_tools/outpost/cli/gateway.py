@@ -51,7 +51,8 @@ def gateway(
     from rich.logging import RichHandler
 
     from outpost.console import console, print_json
-    from outpost.gateway import main, mqtt, store
+    from outpost.gateway import main, mqtt, screen, store, views
+    from outpost.gateway.service import Service
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]",
                         handlers=[RichHandler(console=console, show_path=False)])
@@ -76,11 +77,14 @@ def gateway(
                        | ({"web": dashboard} if web else {}))
         console.print(f"listening to {where}; Ctrl-C stops", highlight=False)
 
+    async def watch(service: Service, where: mqtt.Where) -> None:
+        await screen.Screen(service, where, views.Reader(options.database)).run()
+
     async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await main.run(options, ready, stop)
+        await main.run(options, ready, stop, watch if console.is_terminal else None)
 
     with contextlib.ExitStack() as stack:
         if web:

@@ -32,6 +32,7 @@ class Desk:
         self._clock = clock
         self.refused: Counter[str] = Counter()  # frames, by reason
         self.taken = 0  # frames
+        self.records = 0  # in them
 
     def take(self, frames: Iterable[bytes]) -> list[Answer]:
         """Store what frames carry, all in one transaction; return the answers, in order.
@@ -70,6 +71,7 @@ class Desk:
         mine: dict[int, list[tuple[int, int, int]]] = {}
         for (node, lane, epoch), head in heads.items():
             mine.setdefault(node, []).append((lane, epoch, head))
+        self.records += sum(len(one.records) for one in batch if isinstance(one, wire.Records))
         answers = [(node, one) for node, heads_of in mine.items()
                    for one in wire.acknowledgements(seals[node], node, heads_of)]
         for beat in asking:

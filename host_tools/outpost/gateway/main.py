@@ -5,9 +5,10 @@ to stop.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from outpost import provision
 from outpost.gateway import mqtt, store, streams, windows
@@ -34,11 +35,13 @@ class Options:
     heavy: str | None = None  # the model whose heavy one answers unsure windows
 
 
-async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: asyncio.Event
+async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: asyncio.Event,
+              watch: Callable[[Service, mqtt.Where], Coroutine[Any, Any, None]] | None = None
               ) -> None:
     """Run until `stop` is set, then answer what has come and end.
 
-    Calls `ready` once it is subscribed. Raises OutpostError when it can't start.
+    Calls `ready` once it is subscribed; `watch` looks on meanwhile. Raises OutpostError when it
+    can't start.
     """
     engine = store.connect(options.database, options.durable)
     keys = Keys(engine, provision.folder() if options.provisioned else None)
@@ -52,6 +55,8 @@ async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: async
             tasks = {asyncio.create_task(service.run()), *ears}
             if options.heavy:
                 tasks.add(asyncio.create_task(windows.attend(engine, options.heavy)))
+            if watch is not None:
+                tasks.add(asyncio.create_task(watch(service, broker)))
             stack.push_async_callback(_cancel, tasks)
             told = asyncio.create_task(_tell(port, broker, ready))
             stopped = asyncio.create_task(stop.wait())

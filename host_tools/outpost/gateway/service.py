@@ -25,6 +25,11 @@ class Service:
         self.desk = desk
         self._queue: asyncio.Queue[tuple[bytes, Reply]] = asyncio.Queue(QUEUE)
 
+    @property
+    def waiting(self) -> int:
+        """Frames that nobody has taken yet."""
+        return self._queue.qsize()
+
     async def put(self, frame: bytes, reply: Reply) -> None:
         """Hand in a frame; `reply(node, frame)` is called with what there is to answer."""
         await self._queue.put((frame, reply))

@@ -233,6 +233,22 @@ def gaps(db: Connection, node: int, of: Iterable[Lane], most: int) -> list[Gap]:
     return sorted(found, key=lambda one: one.time_s)[-most:]
 
 
+def awaited(db: Connection, node: int | None = None) -> dict[int, int]:
+    """Return how many sequences are still on their way, by node: behind them, some are here.
+
+    No more than that; some of them may be gone at the node.
+    """
+    here = (select(func.count()).where(
+        records.c.node == lanes.c.node, records.c.lane == lanes.c.lane,
+        records.c.epoch == lanes.c.epoch, records.c.seq > lanes.c.head)
+        .correlate(lanes).scalar_subquery())
+    wanted = (select(lanes.c.node, func.sum(lanes.c.reach - lanes.c.head - here))
+              .where(lanes.c.reach > lanes.c.head).group_by(lanes.c.node))
+    if node is not None:
+        wanted = wanted.where(lanes.c.node == node)
+    return {number: int(count) for number, count in db.execute(wanted)}
+
+
 def contacts(db: Connection, node: int, most: int) -> list[float]:
     """Return when a node's newest heartbeats of its present history came, oldest first."""
     epoch = select(status.c.epoch).where(status.c.node == node).scalar_subquery()
