@@ -19,6 +19,7 @@ from node.state import State
 _SETTINGS = "settings.json"
 _MOST = const(0xFFFF)
 _AFTER_A_BUG_MS = const(60000)
+_AT_ONCE_MS = const(1000)
 _WINDOWS = const(8)  # sent up at most between two uplinks
 
 # What is broken when a stage raises OSError; the model's stages have no reason to.
@@ -116,7 +117,7 @@ class Wake:
         energy.arrive(now_s, board.battery_mv(), self.settings, state.modes.mode >= CRITICAL)
         before = state.modes.step(
             (state.unlinked, state.unflashed, energy.afford, energy.soc(), board.temperature_c(),
-             state.failed + board.resets), self.settings, now_s)
+             state.failed + board.resets, state.safe), self.settings, now_s)
         if before is not None:
             mode = state.modes.mode
             lane = ALERT if mode >= CRITICAL else EVENTS
@@ -269,8 +270,19 @@ class Wake:
         now_s = board.now_s()
         until_s = schedule.timer_s(state, settings, now_s)
         state.depth = self.outbox.depth()
+        if state.reset:
+            self._reset()
         board.retain(state.save(self.outbox))
         board.sleep((until_s - now_s) * 1000, listens)
+
+    def _reset(self):
+        # A chip that sleeps begins anew; so that the node does too, it forgets all it can.
+        try:
+            self.outbox.flush()
+        except OSError as error:
+            sys.print_exception(error)
+        self.board.retain(self.state.remains())
+        self.board.sleep(_AT_ONCE_MS, False)
 
     # --- when ---
 

@@ -13,12 +13,14 @@ from node.settings import Settings
 from node.state import State
 
 _LANES = ("alert", "event", "telemetry", "diagnostic")
-_KINDS = ("", "reading", "decision", "event", "state", "window", "count", "day", "setting")
+_KINDS = ("", "reading", "decision", "event", "state", "window", "count", "day", "setting",
+          "clock", "result")
 _CAUSES = ("cold boot", "timer", "event pin", "watchdog", "brown-out")
 _REASONS = ("", "class changed", "bad settings", "sensor silent", "model refused", "uplink failed",
             "flash failed", "deadline missed", "stage failed", "mode changed", "update")
 _MODES = ("full", "degraded", "critical", "safe")
-_WHY = ("", "link lost", "flash bad", "budget short", "battery low", "hot", "cold", "failing")
+_WHY = ("", "link lost", "flash bad", "budget short", "battery low", "hot", "cold", "failing",
+        "ordered")
 _REFUSED = ("none is set", "file missing", "file damaged", "will not load", "other ABI",
             "other shape")
 
@@ -82,17 +84,36 @@ def status(here=None):
 def selftest(here=None):
     """Check each part, print a line for each; True if all are well."""
     here = here or board.here()
-    settings = Settings("settings.json")
     well = True
-    for name, check in (("settings", _settings), ("identity", _identity), ("ring", _ring),
-                        ("model", _model), ("sensor", _sensor), ("battery", _battery)):
-        try:
-            good, detail = True, check(here, settings)
-        except Exception as error:
-            good, detail = False, "%s: %s" % (type(error).__name__, error)
+    for name, good, detail in tests(here, Settings("settings.json"), None):
         well = well and good
         print("%-9s %-4s %s" % (name, "ok" if good else "FAIL", detail))
     return well
+
+
+def tests(here, settings, outbox):
+    """Check each part; yield (name, whether it is well, what there is to say)."""
+    def ring(here, settings):
+        box = outbox or mount(here)
+        return "%d records wait, %d dropped" % (box.depth(), box.dropped())
+
+    for name, check in (("settings", _settings), ("identity", _identity), ("ring", ring),
+                        ("model", _model), ("sensor", _sensor), ("battery", _battery)):
+        try:
+            good, detail = True, check(here, settings)
+        except board.Late:
+            raise
+        except Exception as error:
+            good, detail = False, "%s: %s" % (type(error).__name__, error)
+        yield name, good, detail
+
+
+def identify(here, settings):
+    """What runs here, in one line."""
+    gc.collect()
+    return "%s, MicroPython %s, %d bytes of heap free, settings %d, model %s" % (
+        sys.platform, sys.version.split()[-3], gc.mem_free(), settings.version,
+        settings.model and settings.model["name"])
 
 
 def _settings(here, settings):
@@ -105,11 +126,6 @@ def _identity(here, settings):
     if not getattr(here, "key", b""):
         raise ValueError("node %d has no key: flash it" % here.node_id)
     return "node %d" % here.node_id
-
-
-def _ring(here, settings):
-    outbox = mount(here)
-    return "%d records wait, %d dropped" % (outbox.depth(), outbox.dropped())
 
 
 def _model(here, settings):

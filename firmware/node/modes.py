@@ -29,7 +29,8 @@ BUDGET = const(2)  # budget in % of what the slowest pace takes
 CHARGE = const(3)  # %
 HEAT = const(4)  # deg C
 FAILED = const(5)  # passes in a row
-INPUTS = const(6)
+ORDER = const(6)  # 1: the gateway wants it SAFE
+INPUTS = const(7)
 
 # Reasons of a change
 LINK_LOST = const(1)
@@ -39,6 +40,7 @@ BATTERY_LOW = const(4)
 HOT = const(5)
 COLD = const(6)
 FAILING = const(7)
+ORDERED = const(8)
 OVER = const(128)  # added: what demanded the old mode is over
 
 _SAFE_DWELLS = const(24)  # SAFE is left so much later than other modes
@@ -59,6 +61,7 @@ def rows(settings):
         (HOT, CRITICAL, HEAT, hot, hot - 5),
         (COLD, CRITICAL, HEAT, cold, cold + 5),
         (FAILING, SAFE, FAILED, 5, 0),
+        (ORDERED, SAFE, ORDER, 1, 0),
     )
 
 

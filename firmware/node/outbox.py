@@ -17,7 +17,7 @@ _FAIR = const(4)  # of so many batches one goes to the lower lanes in turn
 _LOW = const(3)  # lanes below alert
 _PAGE = const(256)  # telemetry gathered in retained memory
 _LANE = const(40)  # Ring.SAVED numbers of four bytes
-_GATHERED = const(168)  # in save(): after the lanes, sequence and length gathered, and the turn
+_GATHERED = const(168)  # in save(): after the lanes, sequence and length gathered, turn, again
 
 SAVED = const(424)  # bytes of save()
 
@@ -36,6 +36,7 @@ class Outbox:
         self._page = bytearray(_PAGE)
         self._fill = self._waiting = 0
         self._turn = self._lane = 0
+        self._again = 0  # lanes on their way once more, a bit each
         self.offset = 0  # how far a record that goes in parts has got
         self.sent = [0] * LANES  # last sequence handed out since rewind()
         self.acked = [0] * LANES  # last one known to have arrived
@@ -54,12 +55,12 @@ class Outbox:
         for lane in range(LANES):
             pack_into("<10I", buf, lane * _LANE, *self.lanes[lane].save())
         first = self.lanes[TELEMETRY].next_seq
-        pack_into("<IHH", buf, LANES * _LANE, first, self._fill, self._turn)
+        pack_into("<IHBB", buf, LANES * _LANE, first, self._fill, self._turn, self._again)
         buf[_GATHERED:_GATHERED + _PAGE] = self._page
 
     def _regather(self, saved):
         # What had reached the ring before the node went down must not be appended twice.
-        first, fill, self._turn = unpack_from("<IHH", saved, LANES * _LANE)
+        first, fill, self._turn, self._again = unpack_from("<IHBB", saved, LANES * _LANE)
         ring = self.lanes[TELEMETRY]
         if fill > _PAGE:
             return
@@ -172,9 +173,22 @@ class Outbox:
     def acknowledge(self, lane, epoch, seq):
         """Everything up to `seq` has arrived; settle() makes a note of it."""
         if lane < LANES and epoch == self.lanes[lane].epoch:
-            seq = min(seq, self.lanes[lane].next_seq - 1)
+            last = self.lanes[lane].next_seq - 1
+            if self._again >> lane & 1:  # the gateway may think it has what is still to come
+                last = self.sent[lane]
+            seq = min(seq, last)
             self.acked[lane] = max(self.acked[lane], seq)
             self.sent[lane] = max(self.sent[lane], seq)
+            if seq + 1 == self.lanes[lane].next_seq:
+                self._again &= ~(1 << lane)
+
+    def resend(self, lane, seq):
+        """As if nothing from `seq` on had arrived; a reset before it has is the end of it."""
+        ring, before = self.lanes[lane], max(0, seq - 1)
+        self._again |= 1 << lane
+        ring.acked = min(ring.acked, before)
+        self.acked[lane] = min(self.acked[lane], before)
+        self.sent[lane] = min(self.sent[lane], before)
 
     def settle(self):
         """On flash, one note a lane for all that was acknowledged."""

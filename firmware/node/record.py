@@ -12,6 +12,8 @@ WINDOW = const(5)  # u8 part, u8 parts, int16 samples: a window that the model w
 COUNT = const(6)  # COUNT_FORMAT
 DAY = const(7)  # DAY_FORMAT
 SETTING = const(8)  # SETTING_FORMAT, then the value as JSON: a change that did not come to be
+CLOCK = const(9)  # CLOCK_FORMAT: the node's clock was set
+RESULT = const(10)  # RESULT_FORMAT, then what it has to say: a command was obeyed
 
 # Sources of a reading
 MEANS = const(0)  # mean of each channel: there was no model to compute features
@@ -52,5 +54,7 @@ NO_CLASS = const(255)
 STATE_FORMAT = "<BHHbIIIHBB5IBBHII"
 COUNT_FORMAT = "<HI"  # wakes by motion, and the seconds it were
 SETTING_FORMAT = "<BBI"  # what became of it, which setting (0: the document), its stamp
+CLOCK_FORMAT = "<IiI"  # what it showed, by how much it was put forward, s since the last time
+RESULT_FORMAT = "<HBB"  # number of the command, its code, 0 or why it failed: node/orders.py
 DAY_FORMAT = "<I10II"  # which day, mJ by phase (node/energy.py), mJ left
 PART = const(240)  # bytes of samples in one WINDOW

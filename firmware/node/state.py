@@ -11,15 +11,15 @@ from node.modes import Modes
 from node.record import NO_CLASS
 
 _VERSION = const(0x4F04)  # 'O' and the layout's number
-_NUMBERS = "<HH5IIIIIHBBBB15sIBBBIBBBBHIBBBI"
+_NUMBERS = "<HH5IIIIIHBBBB15sIBBHIBBBBHIBBBIHBI"
 _LATENCY = calcsize(_NUMBERS)
 _ENERGY = _LATENCY + latency.SIZE
 _OUTBOX = _ENERGY + energy.SIZE
 _CRC = _OUTBOX + outbox.SAVED
 SIZE = _CRC + 4
 
-_REMAINS = "<HBI"  # what is kept when the rest can't be believed: failed passes
-_REMAINS_SIZE = const(7)
+_REMAINS = "<HBHI"  # kept when the rest can't be: failed passes, the last command obeyed
+_REMAINS_SIZE = const(9)
 
 
 class State:
@@ -45,6 +45,10 @@ class State:
         self.counted_s = 0  # since when
         self.package = 0  # 1: one has come by radio and waits to be installed: node/fetch.py
         self.trial = 0  # good wakes of settings on trial: node/update.py
+        self.order = 0  # number of the last command obeyed
+        self.safe = 0  # 1: the gateway wants it SAFE
+        self.set_s = 0  # when the clock was last set, in its own time
+        self.reset = False  # instead of sleeping; of this wake only
         self.refused = 0  # CRC-32 of the document of settings that was refused last
         self.modes = Modes()
         self.latency = latency.Latency()
@@ -53,9 +57,9 @@ class State:
     def load(self, blob):
         """Take over what save() gave; False, and nothing else changed, if it isn't that."""
         if len(blob) == _REMAINS_SIZE:
-            version, failed, crc = unpack(_REMAINS, blob)
-            if version == _VERSION and crc == crc32(blob[:3]):
-                self.failed = failed
+            version, failed, order, crc = unpack(_REMAINS, blob)
+            if version == _VERSION and crc == crc32(blob[:5]):
+                self.failed, self.order = failed, order
             return False
         if len(blob) != SIZE or unpack_from("<I", blob, _CRC)[0] != crc32(blob[:_CRC]):
             return False
@@ -69,7 +73,8 @@ class State:
          self.share, self.smoothed, self.verified, self.history[:], self.timer_s, modes.mode,
          modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked, self.unflashed,
          self.failed, self.motions, self.counted_s, self.windows,
-         self.trial, self.package, self.refused) = numbers[7:]
+         self.trial, self.package, self.refused, self.order, self.safe,
+         self.set_s) = numbers[7:]
         self.latency.load(memoryview(blob)[_LATENCY:_ENERGY])
         self.energy.load(memoryview(blob)[_ENERGY:_OUTBOX])
         return True
@@ -87,7 +92,7 @@ class State:
                   self.share, self.smoothed, self.verified, self.history, self.timer_s,
                   modes.mode, modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked,
                   self.unflashed, self.failed, self.motions, self.counted_s, self.windows,
-                  self.trial, self.package, self.refused)
+                  self.trial, self.package, self.refused, self.order, self.safe, self.set_s)
         self.latency.save(view[_LATENCY:_ENERGY])
         self.energy.save(view[_ENERGY:_OUTBOX])
         box.save(view[_OUTBOX:_CRC])
@@ -96,7 +101,7 @@ class State:
 
     def remains(self):
         """What to keep when the rest can't be believed any more."""
-        head = pack("<HB", _VERSION, self.failed)
+        head = pack("<HBH", _VERSION, self.failed, self.order)
         return head + pack("<I", crc32(head))
 
     def clock_set(self, by_s):

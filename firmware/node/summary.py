@@ -4,6 +4,7 @@ from struct import pack
 
 from node import record
 from node.latency import AWAKE
+from node.outbox import DIAGNOSTIC
 
 
 def state(board, kept, outbox):
@@ -19,6 +20,15 @@ def day(energy, number, nj):
     """Payload of a DAY: what day `number` took, by phase."""
     return pack(record.DAY_FORMAT, number, *[phase // 1000000 for phase in nj],
                 energy.left_nj // 1000000)
+
+
+def clock(kept, outbox, before_s, now_s):
+    """The clock was set: put off what is told in its time, and record how wrong it was."""
+    since_s = before_s - kept.set_s if kept.set_s else 0
+    kept.clock_set(now_s - before_s)
+    kept.set_s = now_s
+    outbox.put(DIAGNOSTIC, record.CLOCK, now_s,
+               pack(record.CLOCK_FORMAT, before_s, now_s - before_s, max(0, since_s)))
 
 
 def parts(window):

@@ -11,7 +11,8 @@ MODES = {modes.FULL: "FULL", modes.DEGRADED: "DEGRADED", modes.CRITICAL: "CRITIC
          modes.SAFE: "SAFE"}
 MODE_REASONS = {modes.LINK_LOST: "no link", modes.FLASH_BAD: "flash fails",
                 modes.BUDGET_SHORT: "the budget is short", modes.BATTERY_LOW: "the battery is low",
-                modes.HOT: "hot", modes.COLD: "cold", modes.FAILING: "passes fail", 0: "none"}
+                modes.HOT: "hot", modes.COLD: "cold", modes.FAILING: "passes fail",
+                modes.ORDERED: "the gateway wants it so", 0: "none"}
 LANES = ("alert", "event", "telemetry", "diagnostic")
 TIERS = ("gate", "main", "large")
 PHASES = (*STAGES, "sleep", "listen", "leak")  # of a node's own ledger

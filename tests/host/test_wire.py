@@ -58,6 +58,7 @@ def test_golden_frames_are_written():
                 ) == [GOLDEN["ack"]]
     assert wire.settings_piece(SEAL, NODE, 0xDEADBEEF, 0xABCDEF01, 19, 2, b'"version": 3'
                                ) == GOLDEN["settings"]
+    assert wire.command(SEAL, NODE, 0xDEADBEEF, 10, 1, b"now") == GOLDEN["command"]
     assert wire.time(SEAL, NODE, 0xDEADBEEF, 1767600001) == GOLDEN["time"]
     assert wire.offer(SEAL, NODE, 0xDEADBEEF, 0x10203040, 70000, True) == GOLDEN["offer"]
     assert wire.package(SEAL, NODE, 0x10203040, 70000, 65536, bytes(range(16))

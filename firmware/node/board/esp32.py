@@ -17,6 +17,7 @@ from node.uplink.mqtt import Mqtt
 from node.uplink.tcp import Tcp
 
 _SECTOR = const(4096)
+_EPOCH_S = 946684800 if time.gmtime(0)[0] == 2000 else 0  # the port's, in seconds since 1970
 _WATCHDOG_MS = const(120000)  # no stage takes longer
 _PATIENCE_MS = const(86400000)  # what the watchdog grants a person at the REPL
 _WINDOW_MS = const(3000)  # after a reset: time for a Ctrl-C
@@ -53,7 +54,12 @@ class Board(Common):
     # --- time ---
 
     def now_s(self):
-        return int(time.time())
+        return int(time.time()) + _EPOCH_S
+
+    def set_clock(self, by_s):
+        year, month, day, hour, minute, second, weekday, _ = time.gmtime(
+            int(time.time()) + by_s)
+        machine.RTC().datetime((year, month, day, weekday, hour, minute, second, 0))
 
     def ticks_us(self):
         return time.ticks_diff(time.ticks_us(), self._began_us)

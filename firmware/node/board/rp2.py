@@ -88,6 +88,9 @@ class Board(Common):
         self._clock_ms %= 1000
         return self._clock_s
 
+    def set_clock(self, by_s):
+        self._clock_s += by_s
+
     def ticks_us(self):
         return time.ticks_diff(time.ticks_us(), self._begin_us)
 

@@ -9,9 +9,21 @@ from micropython import const
 
 from node import document, downlink, heartbeat
 from node.batch import Batch
-from node.frame import ACK, LONGEST, OFFER, PACKAGE, SETTINGS, TIME, FrameError, Seal, identify
+from node.frame import (
+    ACK,
+    COMMAND,
+    LONGEST,
+    OFFER,
+    PACKAGE,
+    SETTINGS,
+    TIME,
+    FrameError,
+    Seal,
+    identify,
+)
 from node.outbox import DIAGNOSTIC
 
+_SLACK_S = const(2)  # what the way of an answer may take
 _STALE = const(32)  # frames without news in a row are as good as silence
 
 
@@ -87,7 +99,7 @@ class Session:
         yield heartbeat.model(getattr(sys.implementation, "_mpy", 0) >> 10 & 15,
                               self._settings.model, self._settings.trial)
         yield heartbeat.ask(self._nonce, board.now_s(), document.crc(self._settings.changes),
-                            state.refused, len(self._buf), 0)
+                            state.refused, len(self._buf), state.order)
 
     def _next(self, batch):
         size, lane, seq = self._outbox.batch(batch)
@@ -155,11 +167,30 @@ class Session:
             return whole is not None
         if kind == TIME and body[0] == self._nonce and not self._welcome:
             self._welcome = True
+            if body[1]:
+                self._set_clock(body[1])
+            return True
+        if kind == COMMAND and body[0] == self._nonce and body[1] > self._state.order:
+            from node import orders
+
+            outbox = self._outbox
+            orders.obey(self._board, self._settings, self._state, outbox, *body[1:])
+            # What is to come again is no longer on its way.
+            self._flying = [one for one in self._flying if one[1] <= outbox.sent[one[0]]]
             return True
         if kind == OFFER and body[0] == self._nonce and not self._offer:
             self._offer = body[1:]
             return True
         return kind == PACKAGE and self._fetch is not None and self._fetch.take(*body)
+
+    def _set_clock(self, time_s):
+        board, state = self._board, self._state
+        before_s = board.now_s()
+        if abs(time_s - before_s) > _SLACK_S:
+            board.set_clock(time_s - before_s)
+            from node import summary
+
+            summary.clock(state, self._outbox, before_s, board.now_s())
 
     def _change(self, whole, crc):
         from node import sync  # seldom, and no wake without an uplink needs it

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from node import document, frame
 from node.frame import FrameError, Seal
-from outpost.gateway import documents, rollouts, store, wire
+from outpost.gateway import commands, documents, rollouts, store, wire
 from outpost.gateway.keys import Keys
 
 REASONS = 100  # told apart
@@ -61,6 +61,7 @@ class Desk:
             for beat in beats:
                 store.hear(db, beat)
             rollouts.heed(db, batch)
+            commands.heed(db, batch)
             offers = rollouts.offers(db, beats)
             pieces = [(one, *rollouts.pieces(db, one)) for one in messages
                       if isinstance(one, wire.Want)]
@@ -68,6 +69,7 @@ class Desk:
                 if isinstance(one, wire.Document):
                     documents.learn(db, one.piece, time.time())
             wanted = documents.load(db, {beat.node for beat in asking}) if asking else {}
+            orders = commands.waiting(db, {beat.node for beat in asking}) if asking else {}
         mine: dict[int, list[tuple[int, int, int]]] = {}
         for (node, lane, epoch), head in heads.items():
             mine.setdefault(node, []).append((lane, epoch, head))
@@ -77,17 +79,22 @@ class Desk:
         for beat in asking:
             answers += [(beat.node, one)
                         for one in self._answer(beat.ask, seals[beat.node], beat.node,
-                                                wanted[beat.node], offers.get(beat.node))]
+                                                wanted[beat.node], orders.get(beat.node, ()),
+                                                offers.get(beat.node))]
         for want, total, found in pieces:
             answers += [(want.node, wire.package(seals[want.node], want.node, want.number, total,
                                                  offset, data)) for offset, data in found]
         return answers
 
     def _answer(self, ask: wire.Ask, seal: Seal, node: int, wanted: documents.Changes,
-                offer: rollouts.Offer | None) -> Iterator[bytes]:
+                orders: Iterable[tuple[int, int, bytes]], offer: rollouts.Offer | None
+                ) -> Iterator[bytes]:
         """Yield all there is for a node that asks; TIME, which ends it, comes last."""
         if ask.settings != document.crc(wanted) != ask.refused:
             yield from wire.document_pieces(seal, ask, node, document.text(wanted))
+        for number, code, argument in orders:
+            if number > ask.order:
+                yield wire.command(seal, node, ask.nonce, number, code, argument)
         if offer is not None:
             yield wire.offer(seal, node, ask.nonce, offer.number, offer.total, offer.forced)
         yield wire.time(seal, node, ask.nonce, int(self._clock()) if self._clock else 0)

@@ -31,6 +31,7 @@ from sqlalchemy import (
     delete,
     event,
     select,
+    text,
     tuple_,
     update,
 )
@@ -168,6 +169,20 @@ targets = Table(
     Column("total", BigInteger, nullable=False),
     Column("changed_at", Double, nullable=False),
     Index("targets_by_node", "node"),
+)
+
+# What nodes are told to do: firmware/node/orders.py. `result` is null until it is known.
+commands = Table(
+    "commands", metadata,
+    _key("node"), _key("number", Integer),
+    Column("code", Integer, nullable=False),
+    Column("argument", LargeBinary, nullable=False),
+    Column("result", Integer),
+    Column("text", Text, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("done_at", Double),
+    Index("commands_open", "node", postgresql_where=text("result IS NULL"),
+          sqlite_where=text("result IS NULL")),
 )
 
 # What shall be different from the file a node was flashed with: node/document.py. Node 0 stands

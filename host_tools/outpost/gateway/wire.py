@@ -280,6 +280,11 @@ def package(seal: Seal, node: int, number: int, total: int, offset: int, data: b
     return write(seal, frame.PACKAGE, node, struct.pack("<III", number, total, offset) + data)
 
 
+def command(seal: Seal, node: int, nonce: int, number: int, code: int, argument: bytes) -> bytes:
+    """Return the frame with a command for who asked with `nonce`."""
+    return write(seal, frame.COMMAND, node, struct.pack("<IIB", nonce, number, code) + argument)
+
+
 def document_pieces(seal: Seal, ask: Ask, node: int, whole: bytes) -> Iterator[bytes]:
     """Yield the frames of a settings document, as long as the node's frames are at most."""
     room = ask.frame - frame.HEAD - frame.TAIL - 12

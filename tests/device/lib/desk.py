@@ -79,7 +79,7 @@ class Board(Common):
         self.receives = True  # and somebody acknowledges
         self.down = []  # (type, body after the nonce) of what the gateway has for it
         self.tells_s = 0  # what time it is there
-        self.sent_kinds = []
+        self.sent_kinds, self.heard = [], {}  # types, and frames of records by lane
         self.attempts = []  # when a link was asked for, s
         self.laps, self.slept_ms, self.listened = [], 0, False
         self.radio = False
@@ -91,6 +91,9 @@ class Board(Common):
 
     def now_s(self):
         return (self.clock_us + self.us) // 1000000
+
+    def set_clock(self, by_s):
+        self.clock_us += by_s * 1000000
 
     def ticks_us(self):
         return self.us
@@ -190,6 +193,7 @@ class Board(Common):
                 self.answer(what, nonce + body)
             self.answer(TIME, nonce + self.tells_s.to_bytes(4, "little"))
         elif kind != DOCUMENT:
+            self.heard[data[HEAD] & 127] = self.heard.get(data[HEAD] & 127, 0) + 1
             lane = bytes((data[HEAD] & 127,))
             self.answer(ACK, lane + data[HEAD + 1:HEAD + 5] + b"\xff" * 4)
 
@@ -303,7 +307,7 @@ class Copy:
 def wake(board, cause=None):
     """Live one wake, and sleep until the next. Returns the seconds slept."""
     board.us, board.laps, board.next = 0, [], None
-    board.sent_kinds = []
+    board.sent_kinds, board.heard = [], {}
     board.doze_us = board.flash_us = board.radio_us = 0
     if cause is not None:
         board.cause = cause

@@ -20,6 +20,7 @@ from node.modes import (
     LINK,
     MAIN,
     NONE,
+    ORDER,
     OVER,
     SAFE,
     Modes,
@@ -34,11 +35,11 @@ class Settings:
     critical_pct, hot_c, cold_c, dwell_s = 20, 75, -30, DWELL_S
 
 
-WELL = (0, 0, 254, 100, 20, 0)  # nothing is wrong
+WELL = (0, 0, 254, 100, 20, 0, 0)  # nothing is wrong
 TABLE = rows(Settings)
 # what alone demands each mode
-DEMAND = {FULL: WELL, DEGRADED: (3,) + WELL[1:], CRITICAL: WELL[:CHARGE] + (20, 20, 0),
-          SAFE: WELL[:FAILED] + (5,)}
+DEMAND = {FULL: WELL, DEGRADED: (3,) + WELL[1:], CRITICAL: WELL[:CHARGE] + (20, 20, 0, 0),
+          SAFE: WELL[:FAILED] + (5, 0)}
 DWELLS = {FULL: DWELL_S, DEGRADED: DWELL_S, CRITICAL: DWELL_S, SAFE: SAFE_S}
 
 
@@ -98,16 +99,16 @@ for reason, mode, number, on, off in TABLE:
     # and between them it doesn't begin either
     for value in range(off, on, step):
         assert modes.step(with_input(number, value), Settings, 200000) is None, (reason, value)
-assert {row[0] for row in TABLE} == {1, 2, 3, 4, 5, 6, 7}
-assert {row[2] for row in TABLE} == {LINK, FLASH, BUDGET, CHARGE, HEAT, FAILED}
+assert {row[0] for row in TABLE} == {1, 2, 3, 4, 5, 6, 7, 8}
+assert {row[2] for row in TABLE} == {LINK, FLASH, BUDGET, CHARGE, HEAT, FAILED, ORDER}
 
 # --- two demands: the worse rules, and its end leaves the other ---
 
-both = (3, 0, 254, 20, 20, 0)
+both = (3, 0, 254, 20, 20, 0, 0)
 modes = Modes()
 modes.step(both, Settings, 1000)
 assert (modes.mode, modes.reason) == (CRITICAL, BATTERY_LOW)
-assert modes.step((2, 0, 254, 25, 20, 0), Settings, 2000) == CRITICAL
+assert modes.step((2, 0, 254, 25, 20, 0, 0), Settings, 2000) == CRITICAL
 assert (modes.mode, modes.reason) == (DEGRADED, BATTERY_LOW | OVER)
 assert modes.step(WELL, Settings, 3000) == DEGRADED and modes.reason == 1 | OVER
 
@@ -124,7 +125,7 @@ assert Modes().step(with_input(BUDGET, 255), Settings, 1000) is None
 # --- random walks ---
 
 random.seed(6)
-LIMITS = ((0, 6), (0, 3), (0, 255), (0, 100), (-45, 90), (0, 8))
+LIMITS = ((0, 6), (0, 3), (0, 255), (0, 100), (-45, 90), (0, 8), (0, 0))
 seen = set()
 for walk in range(60):
     modes, now_s, changed_s = Modes(), 1000, None

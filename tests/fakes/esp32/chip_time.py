@@ -15,6 +15,11 @@ def time():
     return machine.state["time_s"] + _slept_ms // 1000
 
 
+def gmtime(s):
+    return real.gmtime(s + EPOCH_S)
+
+
+EPOCH_S = 946684800  # the port counts from 2000 on
 _keys = select.poll()
 _keys.register(sys.stdin, select.POLLIN)
 

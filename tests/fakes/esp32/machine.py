@@ -63,6 +63,17 @@ mem32 = _Memory()
 
 
 class RTC:
+    def datetime(self, to):
+        import time
+
+        import chip_time
+
+        year, month, day, weekday, hour, minute, second, _ = to
+        state["time_s"] = chip_time.real.mktime(
+            (year, month, day, hour, minute, second, weekday, 0)) - (
+                chip_time.EPOCH_S + chip_time._slept_ms // 1000)
+        assert time.gmtime(time.time())[:7] == (year, month, day, hour, minute, second, weekday)
+
     def memory(self, data=None):
         if data is None:
             try:
