@@ -14,8 +14,11 @@ SIGNER, STRANGER = (package.Signer.of(bytes([n] * 32)) for n in (1, 2))
 
 def make(motion: build.Result, by: package.Signer = SIGNER, arch: str = "x64",
          module: bytes | None = None, settings: dict | None = None, spec: dict | None = None,
-         **changes: Any) -> bytes:
-    """Return a package of version 2 of motion, with changes that are signed as they should be."""
+         golden: int | None = None, **changes: Any) -> bytes:
+    """Return a package of version 2 of motion, with changes that are signed as they should be.
+
+    `golden` windows are in it, by default all there are.
+    """
     content = package.make(motion.folder, arch, by)
     _, size, _ = package.HEAD.unpack_from(content)
     manifest = json.loads(content[package.HEAD.size:package.HEAD.size + size])
@@ -27,6 +30,12 @@ def make(motion: build.Result, by: package.Signer = SIGNER, arch: str = "x64",
         rest = module + rest[part[1]:]
         part[1:] = [len(module), hashlib.sha256(module).hexdigest()]
         model["crc32"] = zlib.crc32(module)
+    if golden is not None:
+        part = manifest["parts"][-1]
+        size = 2 * (model["window"] * model["channels"] + model["features"]) + model["classes"] + 1
+        short = rest[-part[1]:][:golden * size]
+        rest = rest[:-part[1]] + short
+        part[1:] = [len(short), hashlib.sha256(short).hexdigest()]
     manifest |= {"version": 2} | changes
     manifest["settings"] |= settings or {}
     model |= {"version": manifest["version"]} | (spec or {})

@@ -27,105 +27,22 @@ except package.Refused as refused:
     print("refused", refused.args[0])
 """
 
-# A life on littlefs in memory: a step of an update is cut at each operation of the flash, whole
-# and torn, and each time the node must come up with a model that loads and answers rightly.
+LIB = Path(__file__).parents[1] / "device/lib"
+
+# A step of an update is cut at each operation of the flash (tests/device/lib/cuts.py).
 CUTS = """
-import json, os, sys, vfs
-from node import golden, model, package, update
+import os
+from cuts import copy, formatted, mount, torture, unmount
+from node import package, update
 from node.settings import Settings
 
-class Cut(BaseException):
-    pass
-
-class Disk:
-    def __init__(self, data):
-        self.data, self.left, self.torn, self.dead = data, -1, False, False
-    def readblocks(self, n, buf, offset=0):
-        if self.dead:  # asked by the finaliser of a file that was open at the cut
-            return
-        at = n * 4096 + offset
-        buf[:] = self.data[at:at + len(buf)]
-    def writeblocks(self, n, buf, offset=0):
-        if not self.dead:
-            self.operate(n * 4096 + offset, bytes(buf))
-    def ioctl(self, op, n):
-        if self.dead:
-            return 0
-        if op == 6:
-            self.operate(n * 4096, b"\\xff" * 4096)
-        return {4: len(self.data) // 4096, 5: 4096}.get(op, 0)
-    def operate(self, at, data):
-        if self.left == 0:
-            if self.torn:
-                self.data[at:at + len(data) // 2] = data[:len(data) // 2]
-            self.dead = True
-            raise Cut
-        self.left -= 1
-        self.data[at:at + len(data)] = data
-
-def mount(data):
-    disk = Disk(data)
-    vfs.mount(vfs.VfsLfs2(disk, progsize=32, readsize=32, lookahead=32), "/flash")
-    os.chdir("/flash")
-    return disk
-
-def unmount():
-    os.chdir("/")
-    vfs.umount("/flash")
-
 def install():
-    package.install(Settings("settings.json"), KEY)
+    package.install(Settings("settings.json"), bytes.fromhex("{key}"))
 
-def state():
-    settings = Settings("settings.json")
-    assert settings.problem is None, settings.problem
-    for name in ("motion", "slot_a", "slot_b"):
-        sys.modules.pop(name, None)
-    assert golden.check(model.load(settings.model), settings.model)[0] > 0
-    return settings.model["name"], settings.trial
-
-KEY = bytes.fromhex("{key}")
-blank = bytearray(b"\\xff" * (48 * 4096))
-vfs.VfsLfs2.mkfs(Disk(blank), progsize=32, readsize=32, lookahead=32)
+blank = formatted(48)
 mount(blank)
-for name in {files}:
-    if "/" in name:
-        try:
-            os.mkdir("models")
-        except OSError:
-            pass
-    with open({source} + "/" + name, "rb") as a, open(name, "wb") as b:
-        b.write(a.read())
+copy({source}, {files})
 unmount()
-
-def torture(start, step, before, after):
-    operations = cuts = 0
-    while True:
-        for torn in (False, True):
-            data = bytearray(start)
-            disk = mount(data)
-            disk.left, disk.torn = operations, torn
-            try:
-                step()
-            except BaseException:  # what a dead disk says on the way out is of no interest
-                if not disk.dead:
-                    raise
-            whole = not disk.dead
-            cuts += disk.dead
-            unmount()
-            mount(data)  # power is back
-            found = state()
-            assert found in (before, after), (operations, torn, found)
-            if whole:
-                assert found == after
-                unmount()
-                return data, cuts
-            if found == before:  # and what was begun can be done again
-                step()
-                assert state() == after, (operations, torn, state())
-            unmount()
-        operations += 1
-
 old, new = ("motion", 0), ("slot_a", package.TRIAL)
 start, cuts = torture(blank, install, old, new)
 print("install", cuts)
@@ -263,8 +180,8 @@ def test_a_model_that_crashes_is_tried_twice_and_not_again(make, motion, node, m
 def test_cut_at_every_operation_of_the_flash(make, node, on_micropython):
     (node / "models/new.pkg").write_bytes(make())
     files = sorted(content_of(node), reverse=True)
-    code = CUTS.replace("{key}", SIGNER.public.hex()).replace("{files}", repr(files))
-    lines = on_micropython(code.replace("{source}", repr(str(node))), timeout_s=300).splitlines()
+    code = CUTS.format(key=SIGNER.public.hex(), files=files, source=repr(str(node)))
+    lines = on_micropython(code, [LIB], timeout_s=300).splitlines()
     # (finalisers of files that were open at a cut say what they think of the dead disk)
     cuts = {words[0]: int(words[1]) for words in map(str.split, lines)
             if words[0] in ("install", "undo", "keep")}

@@ -19,6 +19,123 @@ from outpost.world import scenario
 from outpost.world.run import Plan, prepare
 from outpost.world.world import World
 
+LIB = Path(__file__).parents[1] / "device/lib"
+
+# A node on littlefs in memory (tests/device/lib/cuts.py) and a gateway that offers it a package.
+# Its power goes in any operation of the flash, and before any frame that comes.
+CUTS = """
+import json
+from struct import pack, unpack_from
+import cuts
+from cuts import copy, cut_in, formatted, mount, state, torture, unmount
+from node import fetch, package, verdict
+from node.board import Common
+from node.frame import ACK, HEAD, HEARTBEAT, OFFER, PACKAGE, RECORDS, TAIL, TIME, WANT, Seal
+from node.settings import Settings
+from node.state import State
+from node.uplink.session import Session
+from ram import outbox
+
+KEY, NUMBER = bytes(32), 77
+with open({source} + "/good.pkg", "rb") as file:
+    CONTENT = file.read()
+
+class Board(Common):
+    cause, node_id, key = 1, 1, KEY
+    def __init__(self):
+        super().__init__()
+        self.limit_us = 20000000
+    def ticks_us(self): return 0
+    def now_s(self): return 1767600000
+    def random32(self): return 5
+    def battery_mv(self): return 3900
+    def temperature_c(self): return 20
+    def feed(self): pass
+
+class Link:
+    size, window, patience_ms, tries = 400, 3, 500, 2
+    asked, frames, cut = [], 0, -1
+    def __init__(self):
+        self.answers, self.seal = [], Seal(KEY)
+    def answer(self, kind, body):
+        frame = bytearray(HEAD + len(body) + TAIL)
+        self.seal.begin(frame, kind, 1)
+        frame[HEAD:HEAD + len(body)] = body
+        self.seal.close(frame, HEAD + len(body))
+        self.answers.append(frame)
+    def send(self, frame):
+        kind = frame[0] & 15
+        if kind == HEARTBEAT and len(self.answers) == 0:
+            self.answer(OFFER, pack("<IIIB", 5, NUMBER, len(CONTENT), 0))
+            self.answer(TIME, pack("<II", 5, 0))
+        elif kind == WANT:
+            number, at, size, count = unpack_from("<IIHB", frame, HEAD)
+            assert number == NUMBER
+            Link.asked.append(at)
+            for _ in range(count):
+                piece = CONTENT[at:at + size]
+                if piece:
+                    self.answer(PACKAGE, pack("<III", number, len(CONTENT), at) + piece)
+                at += size
+    def receive(self, buf, ms):
+        if not self.answers:
+            return 0
+        if Link.frames == Link.cut:
+            cuts.disk.cut()
+        Link.frames += 1
+        frame = self.answers.pop(0)
+        buf[:len(frame)] = frame
+        return len(frame)
+
+class Wake:
+    def __init__(self, state):
+        self.state, self.settings = state, Settings("settings.json")
+    def event(self, lane, reason, detail, value, more):
+        said.append((detail, value, unpack_from("<I", more)[0]))
+
+def live():
+    for _ in range(9):
+        wake = Wake(State())
+        if wake.settings.trial:
+            return
+        Session(Board(), wake.settings, wake.state, outbox(), Link()).hold()
+        if wake.state.package:
+            fetch.install(wake)
+    raise AssertionError("it does not come to an end")
+
+said = []
+blank = formatted(48)
+mount(blank)
+copy({source}, {files})
+unmount()
+old, new = ("motion", 0), ("slot_a", package.TRIAL)
+
+# before each frame
+frame = 0
+while True:
+    Link.asked, Link.frames, Link.cut = [], 0, frame
+    data, cut = cut_in(blank, live)
+    Link.cut = -1
+    mount(data)
+    found, asked = state(), len(Link.asked)
+    assert found == (old if cut else new), (frame, found)
+    if cut:
+        live()
+        assert state() == new
+        # what had been flushed is not asked for again
+        assert asked < 2 or Link.asked[asked] == Link.asked[asked - 1], Link.asked
+    unmount()
+    if not cut:
+        break
+    frame += 1
+print("frames", frame, len(Link.asked))
+
+# in each operation
+start, count = torture(blank, live, old, new)
+print("operations", count)
+assert set(said) == {{(verdict.ON_TRIAL, 2, NUMBER)}}, set(said)
+"""
+
 X64 = 2  # as in the header of a .mpy
 KEYS = {node: bytes([node] * 32) for node in (1, 2, 3)}
 
@@ -242,6 +359,23 @@ def test_a_canary_that_fails_stops_it_and_every_node_has_a_model_that_works(
         together(nodes, lambda: summary(database, rollout)["kept"] == 3)
         assert summary(database, rollout)["state"] == "done"
         assert [node.model() for node in nodes] == [(3, 0)] * 3
+
+
+def test_power_goes_in_each_operation_and_before_each_frame(motion, flashed, tmp_path,
+                                                            on_micropython):
+    shutil.copytree(flashed.folder / "node", tmp_path / "files")
+    (tmp_path / "files/models/motion.golden").write_bytes(
+        package.image.model_files(motion.folder, "x64")["models/motion.golden"])
+    (tmp_path / "files/identity.json").write_text(json.dumps(
+        {"node": 1, "key": "00" * 32, "trust": SIGNER.public.hex()}))
+    names = sorted((str(path.relative_to(tmp_path / "files"))
+                    for path in (tmp_path / "files").rglob("*") if path.is_file()), reverse=True)
+    (tmp_path / "files/good.pkg").write_bytes(packages.make(motion, golden=1))
+    said = on_micropython(CUTS.format(source=repr(str(tmp_path / "files")), files=names), [LIB],
+                          timeout_s=300)
+    found = dict(line.split(maxsplit=1) for line in said.splitlines()
+                 if line.startswith(("frames", "operations")))
+    assert int(found["frames"].split()[0]) > 8 and int(found["operations"]) > 200, said
 
 
 def test_pieces_over_many_wakes_and_power_cuts(motion, flashed, tmp_path, database, monkeypatch):
