@@ -182,10 +182,15 @@ def recipe_of(shape: dict[str, int]) -> Recipe:
 def architecture(repl: Repl) -> str:
     """Return the architecture of native modules that the board on `repl` loads."""
     told = repl.run("import sys\nprint(sys.implementation._mpy >> 10 & 15)").strip()
-    arch = ARCHITECTURES.get(int(told) if told.isdigit() else -1)
+    return arch_of(int(told) if told.isdigit() else -1, repl.port)
+
+
+def arch_of(code: int, who: str) -> str:
+    """Return the architecture with that number in the header of a .mpy; `who` says it has it."""
+    arch = ARCHITECTURES.get(code)
     if arch is None:
-        raise ProfileError(f"{repl.port}: its MicroPython loads no native modules that outpost "
-                           f"can make (architecture {told})")
+        raise ProfileError(f"{who}: its MicroPython loads no native modules that outpost can make "
+                           f"(architecture {code})")
     return arch
 
 

@@ -1,12 +1,15 @@
-"""A model onto a node that is alive, by cable: built, packaged, signed, copied, put on trial."""
+"""A model onto nodes that are alive: built, signed, and copied by cable or rolled out by radio."""
 
 import json
 from dataclasses import dataclass
 
-from outpost import build, package
+from sqlalchemy import Connection
+
+from outpost import build, compile, package
 from outpost.console import steps
 from outpost.errors import OutpostError
-from outpost.profile import LINE, architecture, encoded
+from outpost.gateway import rollouts, store
+from outpost.profile import LINE, arch_of, architecture, encoded
 from outpost.repl import Repl
 
 TARGET = "models/new.pkg"  # where the node looks for it: firmware/node/package.py
@@ -35,12 +38,8 @@ def push(port: str, model: str, forced: bool = False, wait_s: float | None = 15)
     """
     with Repl(port, wait_s) as repl:
         arch = architecture(repl)
-        built = build.build(model, (arch,))
-        if built.violations:
-            raise PushError(f"{built.model} breaks its contract: {'; '.join(built.violations)}")
-        meta = json.loads((built.folder / "model.json").read_text())
-        content = package.make(built.folder, arch, package.signer(),
-                               int(meta["contract"].get("latency_us", 0)))
+        built, packed = _packages(model, (arch,))
+        content = packed[arch]
         with steps(f"{built.model} to {port}", len(content) // LINE + 2) as step:
             repl.run(f"from binascii import a2b_base64\nPACKAGE = open({TARGET!r}, 'wb')")
             for at in range(0, len(content), LINE):
@@ -53,3 +52,52 @@ def push(port: str, model: str, forced: bool = False, wait_s: float | None = 15)
             raise PushError(f"{port}: {said[0] if said else 'the node said nothing'}. It goes on "
                             "with the model it has")
         return Pushed(built.model, built.version, arch, len(content), said[0])
+
+
+def roll_out(model: str, database: str, nodes: str, canary: int = 0, healthy_s: float = 3600,
+             forced: bool = False) -> int:
+    """Begin a roll-out of `model` to `nodes`, "all" or numbers with commas; return its number.
+
+    Raises OutpostError for nodes that nobody knows, or that have not said yet what they run.
+    """
+    engine = store.existing(database)
+    try:
+        with engine.connect() as db:
+            archs = _architectures(db, nodes)
+        built, packed = _packages(model, tuple(sorted(set(archs.values()))))
+        with engine.begin() as db:
+            return rollouts.begin(
+                db, built.model, built.version,
+                {compile.architecture(arch).code: one for arch, one in packed.items()},
+                list(archs), canary, healthy_s, forced)
+    finally:
+        engine.dispose()
+
+
+def _architectures(db: Connection, nodes: str) -> dict[int, str]:
+    """Return the architecture of each node, in the order they are named."""
+    heard = rollouts.processors(db)
+    if nodes == "all":
+        wanted = sorted(heard)
+    else:
+        try:
+            wanted = [int(one) for one in nodes.split(",")]
+        except ValueError:
+            raise PushError(f"{nodes!r}: \"all\", or numbers of nodes with commas between them"
+                            ) from None
+    silent = [str(node) for node in wanted if node not in heard]
+    if silent or not wanted:
+        raise PushError(f"not heard of yet: {', '.join(silent) or 'any node'}. What a model must "
+                        "be built for is known once a node has reported")
+    return {node: arch_of(heard[node], f"node {node}") for node in wanted}
+
+
+def _packages(model: str, archs: tuple[str, ...]) -> tuple[build.Result, dict[str, bytes]]:
+    """Build and sign `model` for each of `archs`."""
+    built = build.build(model, archs)
+    if built.violations:
+        raise PushError(f"{built.model} breaks its contract: {'; '.join(built.violations)}")
+    meta = json.loads((built.folder / "model.json").read_text())
+    limit_us = int(meta["contract"].get("latency_us", 0))
+    return built, {arch: package.make(built.folder, arch, package.signer(), limit_us)
+                   for arch in archs}

@@ -208,6 +208,19 @@ def advance(db: Connection) -> bool:
     return bool(running)
 
 
+def processors(db: Connection) -> dict[int, int]:
+    """Return what each node that has reported runs on, as in the header of a .mpy."""
+    rows = db.execute(select(status.c.node, status.c["items"])).all()
+    told = {node: json.loads(items).get("model", {}).get("mpy") for node, items in rows}
+    return {node: mpy for node, mpy in told.items() if mpy is not None}
+
+
+def known(db: Connection) -> list[dict[str, Any]]:
+    """Return the summaries of all roll-outs, the newest first."""
+    return [summary(db, row.id)
+            for row in db.execute(select(rollouts.c.id).order_by(rollouts.c.id.desc())).all()]
+
+
 def _bad(canaries: Iterable[Any]) -> str | None:
     """Return why canaries speak against the model, None if they don't."""
     for row in canaries:
