@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -210,12 +212,12 @@ class Node:
 
 
 @contextmanager
-def radio(flashed: Plan, tmp_path: Path, database: Path, count: int = 1, **more
-          ) -> Iterator[list[Node]]:
+def radio(flashed: Plan, tmp_path: Path, database: Path, count: int = 1,
+          trust: bytes = SIGNER.public, **more) -> Iterator[list[Node]]:
     """Nodes 1… and a gateway that they report to."""
     with gateway(database) as broker, ExitStack() as stack:
-        nodes = [Node(flashed, tmp_path / f"node{number}", number, broker.port, **more)
-                 for number in range(1, count + 1)]
+        nodes = [Node(flashed, tmp_path / f"node{number}", number, broker.port, trust,
+                      **more) for number in range(1, count + 1)]
         for node in nodes:
             stack.enter_context(closing(node.world))
         yield nodes
@@ -403,3 +405,35 @@ def test_pieces_over_many_wakes_and_power_cuts(motion, flashed, tmp_path, databa
     assert offsets == sorted(offsets) and len(set(offsets)) == len(offsets) > 10
     assert all(after - before <= size for (before, size), after in
                zip(asked, offsets[1:], strict=False))
+
+
+def outpost(*words: str) -> dict:
+    done = subprocess.run([sys.executable, "-m", "outpost", *words, "--json"], text=True,
+                          capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_pushed_to_nodes_as_a_person_does(flashed, tmp_path, database, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("OUTPOST_DATABASE", str(database))
+    done = subprocess.run([sys.executable, "-m", "outpost", "push", "motion", "--nodes", "1,2"],
+                          text=True, capture_output=True, check=False)
+    assert done.returncode == 1 and "not heard of yet: 1, 2" in done.stderr
+    with radio(flashed, tmp_path, database, 2, package.signer().public) as nodes:
+        for node in nodes:
+            node.wake()
+        assert outpost("rollout") == {"rollouts": []}
+        number = outpost("push", "motion", "--nodes", "all")["rollout"]
+        together(nodes, lambda: summary(database, number)["state"] == "done")
+        told = outpost("rollout", str(number))
+        assert [(one["state"], one["reason"]) for one in told["nodes"]] == [
+            ("refused", "not newer than the model that is there")] * 2
+        number = outpost("push", "motion", "--nodes", "1,2", "--canary", "1", "--force")["rollout"]
+        live(nodes[0], lambda: state(database, number)[0] == "kept")
+        nodes[1].wake()
+        assert state(database, number, 2)[0] == "waiting"  # for an hour, by default
+        told = outpost("rollout", str(number), "--stop")
+        assert (told["state"], told["reason"], told["kept"], told["withdrawn"]) == (
+            "stopped", "by hand", 1, 1)
+        assert [one["rollout"] for one in outpost("rollout")["rollouts"]] == [number, number - 1]
