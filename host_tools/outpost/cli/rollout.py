@@ -80,12 +80,12 @@ def _shown(told: dict[str, Any]) -> "Group":
     from rich.table import Table
     from rich.text import Text
 
-    waits = {"canary": "to its canaries first", "rest": "to all its nodes",
-             "stopped": told["reason"]}.get(told["state"], "")
+    how = {"canary": "under way to its canaries", "rest": "under way to all its nodes",
+           "stopped": f"stopped ({told['reason']})"}.get(told["state"], told["state"])
     head = Text.assemble(
-        f"roll-out {told['rollout']}: {told['model']} {told['version']} ",
-        (told["state"], COLOURS.get(told["state"], "")), f" {waits}".rstrip(),
-        f", {told['kept']} of {len(told['nodes'])} nodes have kept it")
+        f"roll-out {told['rollout']}, {told['model']} {told['version']}: ",
+        (how, COLOURS.get(told["state"], "")),
+        f"; {told['kept']} of {len(told['nodes'])} nodes have kept it")
     table = Table("node", "", "state", "has", "", "since", box=box.SIMPLE_HEAD, pad_edge=False)
     for one in told["nodes"]:
         bar = ProgressBar(max(1, one["bytes"]), one["have"], width=16)
