@@ -13,7 +13,7 @@ from fakes import micropython_image
 from outpost import boards, esp32, image, provision
 from outpost.errors import OutpostError
 from outpost.image import ImageError, Region
-from outpost.paths import BOARDS, FIRMWARE
+from outpost.paths import BOARDS
 
 
 @pytest.fixture
@@ -74,13 +74,6 @@ def test_esp_idfs_partition_table_is_the_same(board):
         image.ENTRY.pack(b"\xaa\x50", kinds[kind], kinds[subtype], int(at, 0), int(size, 0),
                          name.encode(), 0) for name, kind, subtype, at, size in rows)
     assert image.partition_table(board).startswith(entries + b"\xeb\xeb")
-
-
-def test_mips_package_lists_what_an_esp32_needs(board):
-    listed = [target for target, source in json.loads(
-        (FIRMWARE / "package.json").read_text())["urls"] if target == source]
-    flashed = {name.replace(".mpy", ".py") for name in image.application(board)} - {"main.py"}
-    assert set(listed) == flashed
 
 
 @pytest.mark.parametrize("damage", [0, 5, 40, 0xA0 + 20])
