@@ -7,13 +7,12 @@ from struct import pack
 
 from micropython import const
 
-from node import model, post, record, schedule
+from node import model, post, record, schedule, settings
 from node.board import EVENT, TIMER, WATCHDOG, Late
 from node.latency import BOOT, CAPTURE, INFER, POST, PRE, STORE, UPLINK
 from node.modes import ALLOWED, CASCADE, COUNT, CRITICAL, MAIN, NONE, SAFE
 from node.outbox import ALERT, DIAGNOSTIC, Outbox
 from node.outbox import EVENT as EVENTS
-from node.settings import Settings
 from node.state import State
 
 _SETTINGS = "settings.json"
@@ -57,7 +56,7 @@ class Wake:
         blob = board.retained()
         self.board, self.state = board, state
         self.saved = state.outbox(blob) if state.load(blob) else None
-        self.settings = Settings(_SETTINGS)
+        self.settings = settings.current(_SETTINGS)
         state.energy.power, state.energy.battery = board.power, board.battery
         board.limit_us = self.settings.awake_ms * 1000
         self.outbox = Outbox(board.flash(), board.random32, board.lanes())
@@ -104,12 +103,6 @@ class Wake:
             trial.undo(self, verdict.CRASHED)
         self._look(now_s)
         self._check(record.BAD_SETTINGS, self.settings.problem)
-        if now_s >= state.state_s:
-            state.state_s = now_s + self.settings.state_s
-            from node import summary
-
-            self.outbox.put(DIAGNOSTIC, record.STATE, now_s,
-                            summary.state(board, state, self.outbox))
 
     def _look(self, now_s):
         # How do things stand, and what follows for the mode?
@@ -207,11 +200,22 @@ class Wake:
             self._count()
         if self.at_once:
             self.outbox.flush()
+        self._tell_state()
         self.outbox.prepare()
         if state.package and not self._late():
             from node import fetch
 
             fetch.install(self)
+
+    def _tell_state(self):
+        state, now_s = self.state, self.board.now_s()
+        if now_s < state.state_s:
+            return
+        state.state_s = now_s + self.settings.state_s
+        from node import summary
+
+        self.outbox.put(DIAGNOSTIC, record.STATE, now_s,
+                        summary.state(self.board, state, self.outbox))
 
     def _keep_window(self):
         from node import summary

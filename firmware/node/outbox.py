@@ -16,58 +16,84 @@ LANES = const(4)
 _FAIR = const(4)  # of so many batches one goes to the lower lanes in turn
 _LOW = const(3)  # lanes below alert
 _PAGE = const(256)  # telemetry gathered in retained memory
-_LANE = const(40)  # Ring.SAVED numbers of four bytes
+_LANE = const(40)  # Ring.SAVED numbers of four bytes, these among them
+_NEXT_SEQ = const(2)
+_ACKED = const(3)
+_DROPPED = const(4)
+_FLAGS = const(9)
 _GATHERED = const(168)  # in save(): after the lanes, sequence and length gathered, turn, again
 
 SAVED = const(424)  # bytes of save()
 
 
 class Outbox:
-    """`flash` is (device, first sector, sectors, unit); `shares` are sectors a lane, >= 3 each."""
+    """`flash` is (device, first sector, sectors, unit); `shares` are sectors a lane, >= 3 each.
+
+    A lane is mounted when it is first asked for: most wakes write to one and read none.
+    """
 
     def __init__(self, flash, random32, shares):
-        device, first, sectors, unit = flash
+        _, _, sectors, _ = flash
         if len(shares) != LANES or sum(shares) > sectors:
             raise ValueError("%d sectors for lanes of %s" % (sectors, shares))
-        self.lanes = []
-        for lane in range(LANES):
-            self.lanes.append(Ring(device, first, shares[lane], lane, unit, random32))
-            first += shares[lane]
+        self._flash, self._random32, self._shares = flash, random32, shares
         self._page = bytearray(_PAGE)
-        self._fill = self._waiting = 0
         self._turn = self._lane = 0
         self._again = 0  # lanes on their way once more, a bit each
         self.offset = 0  # how far a record that goes in parts has got
         self.sent = [0] * LANES  # last sequence handed out since rewind()
         self.acked = [0] * LANES  # last one known to have arrived
+        self._begin(None)
+
+    def _begin(self, known):
+        self._rings = [None] * LANES
+        self._known = known  # what save() gave, while nothing has happened since
+        self._fill = self._waiting = 0
 
     def mount(self, saved=None, clean=False):
         """`saved` is what save() left in retained memory; `clean` if nothing happened since."""
-        for lane in range(LANES):
-            numbers = None
-            if saved and clean:
-                numbers = unpack_from("<10I", saved, lane * _LANE)
-            self.lanes[lane].mount(numbers)
+        self._begin(saved if clean else None)
         if saved:
             self._regather(saved)
 
+    def ring(self, lane):
+        """A lane's ring, mounted."""
+        ring = self._rings[lane]
+        if ring is None:
+            device, first, _, unit = self._flash
+            ring = Ring(device, first + sum(self._shares[:lane]), self._shares[lane], lane, unit,
+                        self._random32)
+            try:
+                ring.mount(self._numbers(lane) if self._known else None)
+            except Exception:  # what was retained misled it; the flash itself never does
+                ring.mount()
+            self._rings[lane] = ring
+        return ring
+
+    @property
+    def lanes(self):
+        """All rings, mounted."""
+        return [self.ring(lane) for lane in range(LANES)]
+
+    def _numbers(self, lane):
+        # Ring.save()'s, as they were left if the lane has not been asked for since.
+        if self._rings[lane] is None and self._known:
+            return unpack_from("<10I", self._known, lane * _LANE)
+        return self.ring(lane).save()
+
     def save(self, buf):
         for lane in range(LANES):
-            pack_into("<10I", buf, lane * _LANE, *self.lanes[lane].save())
-        first = self.lanes[TELEMETRY].next_seq
+            pack_into("<10I", buf, lane * _LANE, *self._numbers(lane))
+        first = self._numbers(TELEMETRY)[_NEXT_SEQ]
         pack_into("<IHBB", buf, LANES * _LANE, first, self._fill, self._turn, self._again)
         buf[_GATHERED:_GATHERED + _PAGE] = self._page
 
     def _regather(self, saved):
         # What had reached the ring before the node went down must not be appended twice.
         first, fill, self._turn, self._again = unpack_from("<IHBB", saved, LANES * _LANE)
-        ring = self.lanes[TELEMETRY]
         if fill > _PAGE:
             return
-        flushed = 0
-        if unpack_from("<I", saved, TELEMETRY * _LANE)[0] == ring.epoch and ring.next_seq > first:
-            for _ in ring.records(first):  # not by numbers: those may have jumped
-                flushed += 1
+        flushed = 0 if self._known else self._flushed(saved, first)
         self._page[:] = saved[_GATHERED:_GATHERED + _PAGE]
         self._fill = fill
         for kind, time_s, payload in list(self.gathered()):
@@ -79,13 +105,20 @@ class Outbox:
             else:
                 self._waiting += 1
 
+    def _flushed(self, saved, first):
+        ring, count = self.ring(TELEMETRY), 0
+        if unpack_from("<I", saved, TELEMETRY * _LANE)[0] == ring.epoch and ring.next_seq > first:
+            for _ in ring.records(first):  # not by numbers: those may have jumped
+                count += 1
+        return count
+
     # --- in ---
 
     def put(self, lane, kind, time_s, payload):
         """On flash when this returns."""
         if lane == TELEMETRY:
             self.flush()
-        self.lanes[lane].append(kind, time_s, payload)
+        self.ring(lane).append(kind, time_s, payload)
 
     def gather(self, kind, time_s, payload):
         """Telemetry that may wait in retained memory until a page of it is worth a program."""
@@ -103,7 +136,7 @@ class Outbox:
     def flush(self):
         """Program what is gathered."""
         if self._fill:
-            self.lanes[TELEMETRY].extend(self.gathered())
+            self.ring(TELEMETRY).extend(self.gathered())
             self._fill = self._waiting = 0
 
     def gathered(self):
@@ -116,15 +149,16 @@ class Outbox:
 
     def prepare(self):
         """While idle: erase ahead, so that no put() has to."""
-        for ring in self.lanes:
-            ring.prepare()
+        for lane in range(LANES):
+            if not self._numbers(lane)[_FLAGS] & 1:
+                self.ring(lane).prepare()
 
     # --- out ---
 
     def rewind(self):
         """A new attempt: all that is not acknowledged is to be sent."""
         for lane in range(LANES):
-            self.acked[lane] = max(self.acked[lane], self.lanes[lane].acked)
+            self.acked[lane] = max(self.acked[lane], self._numbers(lane)[_ACKED])
             self.sent[lane] = self.acked[lane]
         self.offset = 0
 
@@ -136,7 +170,7 @@ class Outbox:
         lane = self._choose()
         if lane < 0:
             return 0, lane, 0
-        ring, sent = self.lanes[lane], self.sent[lane]
+        ring, sent = self.ring(lane), self.sent[lane]
         frame.begin(lane, ring.epoch, sent, sent == self.acked[lane])
         for record in ring.records(sent + 1):
             if frame.add(*record):
@@ -165,26 +199,26 @@ class Outbox:
         first = 0 if self._turn % _FAIR else LANES - 1 - (self._turn // _FAIR - 1) % _LOW
         for step in range(LANES):
             lane = (first + step) % LANES
-            if self.sent[lane] + 1 < self.lanes[lane].next_seq:
+            if self.sent[lane] + 1 < self._numbers(lane)[_NEXT_SEQ]:
                 self._lane = lane
                 return lane
         return -1
 
     def acknowledge(self, lane, epoch, seq):
         """Everything up to `seq` has arrived; settle() makes a note of it."""
-        if lane < LANES and epoch == self.lanes[lane].epoch:
-            last = self.lanes[lane].next_seq - 1
+        if lane < LANES and epoch == self.ring(lane).epoch:
+            last = self.ring(lane).next_seq - 1
             if self._again >> lane & 1:  # the gateway may think it has what is still to come
                 last = self.sent[lane]
             seq = min(seq, last)
             self.acked[lane] = max(self.acked[lane], seq)
             self.sent[lane] = max(self.sent[lane], seq)
-            if seq + 1 == self.lanes[lane].next_seq:
+            if seq + 1 == self.ring(lane).next_seq:
                 self._again &= ~(1 << lane)
 
     def resend(self, lane, seq):
         """As if nothing from `seq` on had arrived; a reset before it has is the end of it."""
-        ring, before = self.lanes[lane], max(0, seq - 1)
+        ring, before = self.ring(lane), max(0, seq - 1)
         self._again |= 1 << lane
         ring.acked = min(ring.acked, before)
         self.acked[lane] = min(self.acked[lane], before)
@@ -193,19 +227,21 @@ class Outbox:
     def settle(self):
         """On flash, one note a lane for all that was acknowledged."""
         for lane in range(LANES):
-            self.lanes[lane].acknowledge(self.acked[lane])
+            if self.acked[lane] > self._numbers(lane)[_ACKED]:
+                self.ring(lane).acknowledge(self.acked[lane])
 
     def depth(self):
         """Records that wait."""
         depth = self._waiting
-        for ring in self.lanes:
-            depth += ring.next_seq - 1 - ring.acked
+        for lane in range(LANES):
+            numbers = self._numbers(lane)
+            depth += numbers[_NEXT_SEQ] - 1 - numbers[_ACKED]
         return depth
 
     def waits(self, lane):
         """Whether anything of this lane waits on flash."""
-        ring = self.lanes[lane]
-        return ring.acked + 1 < ring.next_seq
+        numbers = self._numbers(lane)
+        return numbers[_ACKED] + 1 < numbers[_NEXT_SEQ]
 
     def dropped(self):
-        return sum(ring.dropped for ring in self.lanes)
+        return sum(self._numbers(lane)[_DROPPED] for lane in range(LANES))

@@ -22,13 +22,14 @@ JUNK = const(-10002)
 
 _MAGIC = const(0x51)  # and the version of what is described here
 _UNIT = const(256)
+_SEEN = const(1024)
 
 # Shared by all rings: a ring leaves nothing here between two calls.
 out = bytearray(BASE + PAGE + _UNIT)
-seen = bytearray(1024)
+seen = bytearray(_SEEN)
 out_view = memoryview(out)
 seen_view = memoryview(seen)
-_ff = memoryview(bytes(b"\xff" * 256))
+_ff = memoryview(b"\xff" * _SEEN)
 _reads = 0
 
 
@@ -200,7 +201,7 @@ class Sectors:
     def blank(self, index, offset):
         """Is a sector blank from `offset` on?"""
         while offset < self.sector_size:
-            size = min(256, self.sector_size - offset)
+            size = min(_SEEN, self.sector_size - offset)
             if not self.read(index, offset, size) or not self.is_blank(0, size):
                 return False
             offset += size

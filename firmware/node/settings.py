@@ -42,6 +42,23 @@ _MODEL = ("name", "crc32", "abi", "window", "channels", "features", "classes")
 _GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels
 
 
+_known = None  # while nobody has replaced the file; outlives a wake where RAM does
+
+
+def current(path):
+    """The node's settings, read anew only after forget()."""
+    global _known
+    if _known is None or _known.problem is not None:
+        _known = Settings(path)
+    return _known
+
+
+def forget():
+    """The file has been replaced."""
+    global _known
+    _known = None
+
+
 class Settings:
     def __init__(self, path):
         """Defaults, then what the file says; `problem` is None or what is wrong with it."""
@@ -140,9 +157,13 @@ def _fits(gate, given):
 
 
 def _are_ints(value, length, most):
-    return (isinstance(value, (list, tuple)) and len(value) <= length
-            and all(_is_int(item, 0, most) for item in value))
+    if not isinstance(value, (list, tuple)) or len(value) > length:
+        return False
+    for item in value:  # a generator would take twice as long
+        if not _is_int(item, 0, most):
+            return False
+    return True
 
 
 def _is_int(value, least, most):
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    return type(value) is int and least <= value <= most  # no bool is

@@ -3,9 +3,8 @@
 
 from struct import pack
 
-from node import record, update
+from node import record, settings, update
 from node.outbox import EVENT
-from node.settings import Settings
 from node.verdict import FAILED, KEPT
 
 _BAD = 1 << record.MODEL_REFUSED | 1 << record.STAGE_FAILED
@@ -28,7 +27,7 @@ def undo(wake, why):
     """Go on with what was before."""
     if update.undo():
         _told(wake, why)
-        wake.settings = Settings(update.CURRENT)
+        wake.settings = settings.current(update.CURRENT)
         wake.state.verified = 0
 
 

@@ -51,6 +51,7 @@ def undo():
     if not _read(CURRENT).get("trial"):
         return False
     os.rename(OLD, CURRENT)
+    settings.forget()
     sweep()
     return True
 
@@ -84,6 +85,7 @@ def _replace(given):
     # A file that is closed is on flash, and a rename over another is one step.
     _write(_NEW, given)
     os.rename(_NEW, CURRENT)
+    settings.forget()
 
 
 def _remove(path):

@@ -72,7 +72,7 @@ def application(board: Board) -> dict[str, bytes]:
 
     Board files of other chips are left out, and so is the unix board's sensor.
     """
-    compiled = bytecode.build()
+    compiled = bytecode.build(board.chip["architecture"])
     chip = "esp32" if board.chip["name"].startswith("ESP32") else "rp2"
     files = {"main.py": (FIRMWARE / "main.py").read_bytes()}
     for path in sorted((compiled / "node").rglob("*.mpy")):

@@ -123,7 +123,7 @@ assert board.events(BAD_SETTINGS) == [(2, 0, 1)] and len(board.attempts) == atte
 
 # --- how long the radio may be on follows the budget: what waits is sent a part at a time ---
 
-board = Board(life_days=150, uplink_s=10, wake_most_s=60)
+board = Board(life_days=140, uplink_s=10, wake_most_s=60)
 board.linked = False
 live(board, board.now_s() + DAY_S)
 waiting = board.state().depth

@@ -74,7 +74,8 @@ def live(world: World, wakes: int) -> list[dict]:
 def on_flash(folder: Path) -> list[list[tuple[int, int, bytes]]]:
     """(kind, time, payload) of each record on the node's flash, by lane."""
     lanes = json.loads((folder / "node/board.json").read_text())["lanes"]
-    outbox = audit.Outbox((audit.Image(folder / "flash.img"), 0, sum(lanes), 1), None, lanes)
+    image = audit.Image((folder / "flash.img").read_bytes())
+    outbox = audit.Outbox((image, 0, sum(lanes), 1), None, lanes)
     outbox.mount()
     return [[(kind, time_s, bytes(payload)) for _, kind, time_s, payload in ring.records()]
             for ring in outbox.lanes]

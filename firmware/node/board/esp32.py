@@ -11,7 +11,6 @@ import esp32
 import machine
 from micropython import const
 
-from node import identity
 from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG, Common, Timed
 from node.uplink.mqtt import Mqtt
 from node.uplink.tcp import Tcp
@@ -41,7 +40,6 @@ class Board(Common):
         if self.cause == TIMER or self.cause == EVENT:
             # The port's clock begins with its own code; this wake did so before.
             self._began_us = -self.power.get("boot_us", 0)
-        self.node_id, self.key = identity.load(machine.unique_id())
         self._retained = b""
         if self.cause == WATCHDOG:
             self._count_reset()
@@ -50,6 +48,9 @@ class Board(Common):
             pin = self._pins["hold"]
             # the stubs lack `hold`; ports/esp32/machine_pin.c has it
             machine.Pin(pin, machine.Pin.OUT, value=1, hold=True)  # type: ignore[call-arg]
+
+    def unique_id(self):
+        return machine.unique_id()
 
     # --- time ---
 

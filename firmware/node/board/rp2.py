@@ -12,14 +12,13 @@ import rp2
 from machine import ADC, I2C, UART, WDT, Pin, mem32
 from micropython import const
 
-from node import identity
 from node.board import COLD, EVENT, TIMER, WATCHDOG, Common, Timed
 from node.sensor.lsm6dsox import LSM6DSOX
-from node.uplink.serial import Serial
 
 # Pins and flash map: boards/rp2040.toml. The ring is counted from the start of rp2.Flash().
 UART_PINS = (0, 1)
 I2C_PINS = (4, 5)  # SDA, SCL
+_I2C_HZ = const(1000000)  # fast mode plus: LSM6DSOX datasheet DS12814, 4.4; pull-ups of 1 kOhm
 EVENT_PIN = const(6)
 AWAKE_PIN = const(22)
 VBUS_PIN = const(24)
@@ -65,17 +64,19 @@ class Board(Common):
         self.resets = mem32[_SCRATCH + 12] = mem32[_SCRATCH + 12] + 1 if kept else 0
         self._clock_ms = 0
         self._clock_at = time.ticks_ms()
-        self.node_id, self.key = identity.load(machine.unique_id())
         self._event = Pin(EVENT_PIN, Pin.IN, Pin.PULL_DOWN)
         self._vsys = ADC(Pin(VSYS_PIN, Pin.IN))
         self._diode = ADC(ADC.CORE_TEMP)
-        self._i2c = I2C(0, sda=Pin(I2C_PINS[0]), scl=Pin(I2C_PINS[1]), freq=400000)
+        self._i2c = I2C(0, sda=Pin(I2C_PINS[0]), scl=Pin(I2C_PINS[1]), freq=_I2C_HZ)
         self._sensor = self._stream = self._flash = None
         self._least_free = 1 << 29  # bytes of heap, after a collection
         self._sleeps = 0
         # With USB plugged in somebody is at the desk: no watchdog that ends the prompt.
         self._watchdog = None if Pin(VBUS_PIN, Pin.IN)() else WDT(timeout=_WATCHDOG_MS)
         self.feed()
+
+    def unique_id(self):
+        return machine.unique_id()
 
     # --- time ---
 
@@ -171,6 +172,8 @@ class Board(Common):
         if self._stream is None:
             self._stream = Stream(self)
         self._stream.open()
+        from node.uplink.serial import Serial
+
         return Serial(self._stream, self.ticks_us)
 
     # --- sleep ---

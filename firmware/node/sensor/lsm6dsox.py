@@ -5,6 +5,8 @@ from array import array
 
 from micropython import const
 
+from node.sensor.fifo import WORD, place
+
 ADDRESS = const(0x6A)
 IDENTITY = const(0x6C)
 
@@ -45,9 +47,6 @@ _CLEAR_ON_READ = const(0x40)
 _INTERRUPTS = const(0x80)
 _INT1_WAKE_UP = const(0x20)
 _FINE_THRESHOLD = const(0x10)  # threshold in 1/256 of the range instead of 1/64
-_TAG_GYRO = const(1)
-_TAG_XL = const(2)
-_WORD = const(7)  # a FIFO word: tag and three axes
 _SLICE = const(32)  # words read at once
 _EMPTY = const(4)  # patience: slices of time without a single new word
 
@@ -68,12 +67,12 @@ class LSM6DSOX:
     def __init__(self, i2c, pause_ms):
         self.i2c = i2c
         self.pause_ms = pause_ms
-        self._raw = bytearray(_SLICE * _WORD)
-        self._views = [memoryview(self._raw)[:words * _WORD] for words in range(_SLICE + 1)]
+        self._raw = bytearray(_SLICE * WORD)
+        self._views = [memoryview(self._raw)[:words * WORD] for words in range(_SLICE + 1)]
         self._status = bytearray(2)
         self._byte = bytearray(1)
         self._g = self._xl = self._period_us = 0
-        self._xl_rows = self._g_rows = 0  # read so far by capture()
+        self._placed = array("H", (0, 0))  # rows read so far by capture(): rotation, acceleration
 
     def start(self, period_us, range_g=4, range_dps=2000):
         """Check who answers, then set rate and ranges. OSError if it is not an LSM6DSOX."""
@@ -105,7 +104,7 @@ class LSM6DSOX:
         Sleeps while the FIFO fills, reads it a slice at a time, allocates nothing.
         """
         rows = len(buf) // 6
-        self._xl_rows = self._g_rows = 0
+        self._placed[0] = self._placed[1] = 0
         self._write(CTRL2_G, self._g)
         self._write(FIFO_CTRL4, _BYPASS)
         self._write(FIFO_CTRL4, _CONTINUOUS)
@@ -121,9 +120,9 @@ class LSM6DSOX:
         return rows
 
     def _read_up_to(self, goal, buf, rows):
-        empty = 0
-        while self._xl_rows < goal or self._g_rows < goal:
-            left = min(goal - min(self._xl_rows, self._g_rows), _SLICE // 2)
+        empty, placed = 0, self._placed
+        while placed[0] < goal or placed[1] < goal:
+            left = min(goal - min(placed[0], placed[1]), _SLICE // 2)
             self.pause_ms(left * self._period_us // 1000 + 1)
             words = self._waiting()
             if words == 0:
@@ -133,26 +132,8 @@ class LSM6DSOX:
             while words > 0:
                 size = min(words, _SLICE)
                 self.i2c.readfrom_mem_into(ADDRESS, FIFO_TAG, self._views[size])
-                self._place(buf, rows, size * _WORD)
+                place(self._raw, size, buf, rows, placed)
                 words -= size
-
-    def _place(self, buf, rows, end):
-        # Each word of the slice to its row. Values are unsigned here; an array takes 16 bits.
-        raw, xl, g = self._raw, self._xl_rows, self._g_rows
-        for at in range(0, end, _WORD):
-            tag = raw[at] >> 3
-            if tag == _TAG_XL and xl < rows:
-                to = 6 * xl
-                xl += 1
-            elif tag == _TAG_GYRO and g < rows:
-                to = 6 * g + 3
-                g += 1
-            else:
-                continue
-            buf[to] = raw[at + 1] | raw[at + 2] << 8
-            buf[to + 1] = raw[at + 3] | raw[at + 4] << 8
-            buf[to + 2] = raw[at + 5] | raw[at + 6] << 8
-        self._xl_rows, self._g_rows = xl, g
 
     def _waiting(self):
         # Words in the FIFO. An overrun means that somebody slept too long: samples are missing.

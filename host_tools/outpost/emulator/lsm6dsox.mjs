@@ -22,6 +22,7 @@ const TAG_XL = 2;
 const NANOS = 1e9;
 const IC_DATA_CMD = 0x10;
 const IC_RXFLR = 0x78;
+const IC_FS_SPKLEN = 0xa0;
 const TX_EMPTY = 1 << 4;
 const TX_ABRT = 1 << 6;
 
@@ -273,9 +274,12 @@ export class LSM6DSOX {
    */
   attach(i2c, rp2040, stall) {
     const alarm = rp2040.clock.createAlarm(() => this.then());
+    let spikes = 7; // the register's value after a reset
     const after = (bits, then) => {
       this.then = then;
-      const cycles = bits * (i2c.sclHighPeriod + i2c.sclLowPeriod);
+      // RP2040 datasheet, 4.3.14.1: low lasts a cycle longer than its count says, high by the spike
+      // filter and seven
+      const cycles = bits * (i2c.sclHighPeriod + spikes + 7 + i2c.sclLowPeriod + 1);
       alarm.schedule((cycles * NANOS) / rp2040.clkSys);
     };
     // An abort empties the transmit FIFO, says so, and lets nothing in until it has been cleared
@@ -287,6 +291,7 @@ export class LSM6DSOX {
     };
     const write = i2c.writeUint32.bind(i2c);
     i2c.writeUint32 = (offset, value) => {
+      if (offset === IC_FS_SPKLEN) spikes = value & 0xff;
       if (offset !== IC_DATA_CMD || !(i2c.intRaw & TX_ABRT)) write(offset, value);
     };
     const read = i2c.readUint32.bind(i2c);

@@ -40,6 +40,7 @@ from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.paths import BUILD
 from outpost.world import run as world
+from outpost.world.audit import Image
 
 MODEL = "motion"
 LANES = ("alert", "event", "telemetry", "diagnostic")
@@ -325,30 +326,6 @@ def _stored(engine: Any
     return pairs, gated, gaps, {(row.lane, row.epoch, row.seq, bytes(row.payload)) for row in rows}
 
 
-class _Image:
-    """A flash image as the ring's device; programs and erases change the copy only."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = bytearray(data)
-
-    def readblocks(self, block: int, buf: Any, offset: int = 0) -> None:
-        """Fill `buf` from `offset` of a sector."""
-        at = block * 4096 + offset
-        buf[:] = self.data[at:at + len(buf)]
-
-    def writeblocks(self, block: int, buf: Any, offset: int = 0) -> None:
-        """Clear the bits that are 0 in `buf`."""
-        at = block * 4096 + offset
-        for i, byte in enumerate(buf):
-            self.data[at + i] &= byte
-
-    def ioctl(self, operation: int, argument: int) -> int:
-        """Erase a sector (operation 6)."""
-        if operation == 6:
-            self.data[argument * 4096:(argument + 1) * 4096] = b"\xff" * 4096
-        return 0
-
-
 def _unreported(image: Path, stored: set) -> int:
     """Count records that the rings in the flash image hold and the store does not.
 
@@ -357,7 +334,7 @@ def _unreported(image: Path, stored: set) -> int:
     """
     board = load_board("rp2040")
     region = board.flash.region("ring")
-    device = _Image(image.read_bytes()[region.offset:region.end])
+    device = Image(image.read_bytes()[region.offset:region.end])
     first = missing = 0
     for lane, name in enumerate(LANES):
         ring = Ring(device, first, board.lanes[name], lane, 256)

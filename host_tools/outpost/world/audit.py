@@ -32,10 +32,10 @@ LOST = (causes.BROWNOUT, causes.COLD)  # retained memory was, before these
 
 
 class Image:
-    """A flash image in memory as a block device; reading it can't harm the file."""
+    """A copy of a flash image as a block device: the rings may be mounted on it."""
 
-    def __init__(self, path: Path, sector: int = 4096) -> None:
-        self.data = bytearray(path.read_bytes())
+    def __init__(self, data: bytes, sector: int = 4096) -> None:
+        self.data = bytearray(data)
         self.sector = sector
 
     def readblocks(self, n: int, buf: memoryview, offset: int = 0) -> None:
@@ -115,7 +115,7 @@ def audit(folder: Path, classes: list[str], database: Path | None = None) -> Aud
     board, identity = (json.loads((folder / "node" / f"{name}.json").read_text())
                        for name in ("board", "identity"))
     result = Audit()
-    outbox = Outbox((Image(folder / "flash.img"), 0, sum(board["lanes"]), 1), None,
+    outbox = Outbox((Image((folder / "flash.img").read_bytes()), 0, sum(board["lanes"]), 1), None,
                     board["lanes"])
     db = journal.read(folder / "world.db")
     retained = db.execute("SELECT retained FROM state").fetchone()[0]

@@ -13,6 +13,7 @@ from node.cycle import _live_once
 from node.frame import ACK, DOCUMENT, HEAD, HEARTBEAT, TAIL, TIME, Seal, identify
 from node.outbox import Outbox
 from node.ring import Ring
+from node.settings import forget
 from node.state import State
 
 SECTOR = 4096
@@ -306,6 +307,7 @@ class Copy:
 
 def wake(board, cause=None):
     """Live one wake, and sleep until the next. Returns the seconds slept."""
+    forget()  # as on chips that boot for each wake
     board.us, board.laps, board.next = 0, [], None
     board.sent_kinds, board.heard = [], {}
     board.doze_us = board.flash_us = board.radio_us = 0

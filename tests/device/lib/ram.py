@@ -9,8 +9,10 @@ class Flash:
     def __init__(self, sectors):
         self.data = bytearray(b"\xff" * SECTOR * sectors)
         self.programs = 0
+        self.looked = set()  # sectors read
 
     def readblocks(self, n, buf, offset=0):
+        self.looked.add(n)
         start = n * SECTOR + offset
         buf[:] = self.data[start:start + len(buf)]
 

@@ -47,6 +47,33 @@ box.gather(2, 200, b"first")
 box.put(TELEMETRY, 2, 201, b"second")
 assert on_flash(box, TELEMETRY)[-2:] == [b"first", b"second"]
 
+# --- after a sleep only the lanes that are asked for are looked at, and mounted once ---
+
+flash = Flash(12)
+box = outbox(flash)
+for lane in range(LANES):
+    box.put(lane, 3, 100, b"%d" % lane)
+box.prepare()
+for _ in range(2):  # what was not looked at is known after a second sleep, too
+    flash.looked.clear()
+    box = again(flash, box, True)
+    assert (box.depth(), box.dropped(), box.waits(EVENT)) == (LANES, 0, True)
+    box.rewind()
+    box.prepare()
+    assert not flash.looked
+box.put(EVENT, 3, 101, b"more")
+assert flash.looked <= {3, 4, 5}, flash.looked
+assert box.ring(EVENT) is box.ring(EVENT) and box.depth() == LANES + 1
+box = again(flash, box, False)
+assert [on_flash(box, lane) for lane in range(LANES)] == [
+    [b"0"], [b"1", b"more"], [b"2"], [b"3"]]
+
+# a lane that could not be prepared is prepared after the next sleep
+flash = Flash(12)
+box = again(flash, outbox(flash), True)
+box.prepare()
+assert flash.looked == set(range(12)) and flash.programs == LANES
+
 # --- what is gathered outlives a sleep, and a reset at any program, once ---
 
 for clean in (True, False):

@@ -3,7 +3,7 @@
 import json
 import os
 
-from node.settings import READABLE, Settings
+from node.settings import READABLE, Settings, current, forget
 
 PATH = "settings-test.json"
 MODEL = {"name": "motion", "crc32": 1, "abi": 1, "window": 64, "channels": 6, "features": 12,
@@ -37,6 +37,14 @@ try:
     assert (good.wake_most_s, good.critical_pct, good.cold_c) == (3600, 20, -30)
 
     assert load("{}").problem is None  # all defaults is a choice, too
+
+    # read once, and again when the file has been replaced, or when it was no good
+    assert current("no such file").problem == READABLE
+    assert current(PATH).wake_s == 300
+    load(json.dumps(GOOD))
+    assert current(PATH).wake_s == 300
+    forget()
+    assert current(PATH).wake_s == 60
 
     whole = json.dumps(GOOD)
     for text in ["", "[]", "null", "7", '"x"'] + [whole[:i] for i in range(1, len(whole))]:
