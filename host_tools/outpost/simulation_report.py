@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from outpost import page, words
+import outpost.device  # noqa: F401  # firmware/ on the path
+from node import modes
+from node.board import BROWNOUT, COLD
+from outpost import cascade, page, words
 from outpost.boards import STAGES, Figure
 from outpost.page import BANDS, FAINT, INK, LINE
 from outpost.simulate import Outcome
-from outpost.words import LANES, MODES, TIERS
+from outpost.words import LANES, MODES
 from outpost.world.battery import PHASES
 from outpost.world.figures import Life
 from outpost.world.schedule import DAY_S
 
 POINTS = 2000  # of a curve, at most
+LAG_S = 600  # a node's clock is less than that behind
 MOST = 2  # figures told with their source for a phase
 COLOURS = dict(zip(PHASES, page.PHASES, strict=True))
 KINDS = {"modelled": 0, "cited": 1, "measured on emulator": 2, "measured on hardware": 3}
@@ -60,7 +64,9 @@ def _sections(one: Outcome, prefix: str) -> Iterator[str]:
         f"{one.plan.settings['awake_ms'] / 1e3:g} s.", _latency(one))
     yield page.section(
         f"{prefix}Decisions", "Held against the labels of the recordings the node was given, by "
-        "who decided and in which mode.", _tiers(one))
+        "who decided and in which mode; and what main makes of the same windows. A pass counts up "
+        "to its decision. Heavy, at the gateway, is asked about windows that main was unsure of: "
+        "what it takes is that they are kept and sent.", _tiers(one))
     yield page.section(
         f"{prefix}Records by lane", "Dropped records made room for newer ones before they could "
         "be sent, and are counted at the node; waiting ones were still on its flash at the end.",
@@ -253,14 +259,30 @@ def _mode_table(one: Outcome) -> str:
     rows = [[name, f"{span / 3600:,.1f} h", f"{100 * span / total:.2f} %"]
             for name, span in one.told["modes"].items()]
     table = page.table(("mode", "time", "share"), rows, numbers=1)
-    changes = [[page.when(change.time_s), MODES[change.before], MODES[change.after],
-                words.mode_reason(change.reason)]
-               for change in one.audit.changes]
+    changes = list(_history(one))
     if not changes:
         return table
     told = page.table(("changed", "from", "to", "reason"), changes)
-    return (f"{table}<details><summary class=faint>{len(changes):,} changes of mode, with their "
-            f"reasons</summary>{told}</details>")
+    return (f"{table}<details open><summary class=faint>{len(changes):,} changes of mode, with "
+            f"their reasons</summary>{told}</details>")
+
+
+def _history(one: Outcome) -> Iterator[list[str]]:
+    """Yield the changes of mode that the node told, and those of which it couldn't know.
+
+    Power that goes takes retained memory with it, and the mode that stood there.
+    """
+    life = one.life
+    begun = life.clock_s[np.isin(life.cause, (COLD, BROWNOUT))]
+    mode = modes.FULL
+    for change in one.audit.changes:
+        if change.before != mode:
+            lost = begun[begun < change.time_s + LAG_S]
+            yield [page.when(lost[-1]), MODES[mode], MODES[change.before],
+                   "power was lost, and with it what it knew: it looks anew"]
+        yield [page.when(change.time_s), MODES[change.before], MODES[change.after],
+               words.mode_reason(change.reason)]
+        mode = change.after
 
 
 def _budget(one: Outcome) -> str:
@@ -319,25 +341,13 @@ def _rests_on(one: Outcome, phase: str) -> Iterator[tuple[str, Figure]]:
 
 
 def _tiers(one: Outcome) -> str:
-    rows = []
-    cost = _cost_by_tier(one)
-    for (tier, mode), (right, total) in sorted(one.audit.tiers.items()):
-        rows.append([TIERS[tier], MODES.get(mode, str(mode)), f"{total:,}",
-                     f"{100 * right / total:.2f}", cost.get(tier, "")])
-    return page.table(("decided by", "in mode", "decisions", "% right", "mJ a pass"), rows,
-                      numbers=2)
-
-
-def _cost_by_tier(one: Outcome) -> dict[int, str]:
-    """Return the mean energy of a pass up to its decision, by who decided."""
-    life = one.life
-    upto = life.drained_mj[:, :STAGES.index("store")].sum(axis=1)
-    found = {}
-    for tier in range(len(TIERS)):
-        which = np.isin(np.arange(1, len(upto) + 1), one.audit.decided.get(tier, []))
-        if which.any():
-            found[tier] = f"{upto[which].mean():,.3f}"
-    return found
+    rows = [[share.tier, share.mode, f"{share.windows:,}", f"{100 * share.right:.2f}",
+             f"{100 * share.main_right:.2f}" if share.tier != "main" else "",
+             f"{'+' if share.tier == 'heavy' else ''}{share.mj:,.3f}",
+             f"{share.spared_mj / 1e3:+,.2f}" if share.tier != "main" else ""]
+            for share in cascade.shares(one.life, one.audit)]
+    return page.table(("decided by", "in mode", "windows", "% right", "main on the same, %",
+                       "mJ a pass", "J spared"), rows, numbers=2)
 
 
 def _lanes(one: Outcome) -> str:

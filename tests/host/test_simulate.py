@@ -13,7 +13,7 @@ import pytest
 from node import modes
 from node.board import unix as wire
 from node.latency import BOOT, CAPTURE, STORE, UPLINK
-from outpost import boards, simulate, simulation_report
+from outpost import boards, cascade, simulate, simulation_report
 from outpost.errors import OutpostError
 from outpost.world import battery, figures, scenario
 from outpost.world.battery import Drain, voltage_mv
@@ -325,6 +325,34 @@ def test_a_battery_too_weak_for_the_radio_is_told(tmp_path):
     weak = live(tmp_path / "run", replace(case("factory"), battery="lisocl2-er14505"), 0.1)
     warning, = weak.told["warnings"]
     assert "wifi peaks at 386 mA where Li-SOCl2, one ER14505 gives 90 mA" in warning
+
+
+# --- the tiers ---
+
+
+def test_what_each_tier_did_is_held_against_main(vehicle):
+    told = cascade.shares(vehicle.life, vehicle.audit)
+    assert sum(share.windows for share in told if share.tier != "heavy") == vehicle.audit.decisions
+    gate = [share for share in told if share.tier == "gate"]
+    main, *_ = (share for share in told if share.tier == "main")
+    assert gate and all(share.mj < main.mj for share in gate)  # a quarter of the window's samples
+    for share in gate:
+        assert share.spared_mj == pytest.approx((main.mj - share.mj) * share.windows)
+        assert share.right > 0.9 and share.main_right > 0.9
+    assert main.spared_mj == 0 and main.right == main.main_right
+
+
+def test_windows_that_main_is_unsure_of_are_answered_by_heavy(tmp_path):
+    busy = replace(scenario.load("factory"), activity=scenario.Activity(hours=((0, 1.0),)))
+    unsure = live(tmp_path / "run", replace(
+        case("factory", unsure=255, gate=None, uplink_s=900), world=busy), 0.15)
+    heavy, = (share for share in cascade.shares(unsure.life, unsure.audit)
+              if share.tier == "heavy")
+    assert 8 < heavy.windows <= unsure.told["decisions"]
+    assert heavy.right > 0.5 and heavy.main_right == unsure.told["accuracy"]
+    assert heavy.mj > 0 and heavy.spared_mj == -heavy.mj * heavy.windows
+    text = simulation_report.write([unsure], tmp_path).read_text()
+    assert "<td>heavy" in text
 
 
 # --- the command ---

@@ -64,6 +64,7 @@ class Plan:
     battery: Battery
     radio: str  # the kind of uplink
     settings: dict[str, Any]  # the node's
+    recordings: list[data.Recording]  # what there is to sense
     lock: TextIO  # held as long as the plan is in use
 
     @property
@@ -90,7 +91,7 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, days: float
                        isolation=isolation, bring_home=bring_home, batch=batch)
     admit(folder / "gateway.db", {NODE: key})
     return Plan(folder, kit.model, kit.meta, schedule, board, kit.battery, kit.radio,
-                kit.settings, lock)
+                kit.settings, kit.recordings, lock)
 
 
 def gather(model: str, board: Board, world: Scenario, changes: dict[str, Any] | None = None,
