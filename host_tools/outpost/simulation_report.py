@@ -9,13 +9,13 @@ import numpy as np
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import modes
 from node.board import BROWNOUT, COLD
-from outpost import cascade, page, words
+from outpost import cascade, page, simulate, words
 from outpost.boards import STAGES, Figure
 from outpost.page import BANDS, FAINT, INK, LINE
 from outpost.simulate import Outcome
 from outpost.words import LANES, MODES
 from outpost.world.battery import PHASES
-from outpost.world.figures import Life
+from outpost.world.figures import Life, lasts
 from outpost.world.schedule import DAY_S
 
 POINTS = 2000  # of a curve, at most
@@ -61,7 +61,8 @@ def _sections(one: Outcome, prefix: str) -> Iterator[str]:
     yield page.section(
         f"{prefix}Latency", f"How long each stage took, modelled for "
         f"{html.escape(plan.board.name)}. Dotted: the awake deadline, "
-        f"{one.plan.settings['awake_ms'] / 1e3:g} s.", _latency(one))
+        f"{one.plan.settings['awake_ms'] / 1e3:g} s; dashed: the contract's awake_p99_ms, where "
+        "it has one.", _latency(one))
     yield page.section(
         f"{prefix}Decisions", "Held against the labels of the recordings the node was given, by "
         "who decided and in which mode; and what main makes of the same windows. A pass counts up "
@@ -83,7 +84,7 @@ def _head(outcomes: list[Outcome]) -> str:
     for one in outcomes:
         t = one.told
         good = t["ok"] and not t["flat_s"]
-        line = (f"{_life(t)}, {t['average_current_ua']:,.1f} µA on average, "
+        line = (f"life: {lasts(t)}, {t['average_current_ua']:,.1f} µA on average, "
                 f"{t['joules_per_day']:,.2f} J a day")
         records = (f"{t['appended']:,} records appended = {t['stored']:,} stored + "
                    f"{t['waiting']:,} waiting + {t['dropped']:,} dropped"
@@ -102,12 +103,6 @@ def _head(outcomes: list[Outcome]) -> str:
             f"seed {told['seed']}; the same seed gives the same days. Modelled: the firmware ran "
             "on MicroPython's unix port, and time and joules went by the board's figures.</p>"
             + "".join(rows))
-
-
-def _life(told: dict) -> str:
-    if told["flat_s"]:
-        return f"flat after {told['life_days']:,.1f} days"
-    return f"{told['life_days']:,.0f} days of life ({told['life_days'] / 365.25:,.1f} years)"
 
 
 def _side_by_side(outcomes: list[Outcome]) -> str:
@@ -231,6 +226,10 @@ def _latency(one: Outcome) -> str:
         if name == "awake":
             figure.add_vline(x=one.plan.settings["awake_ms"], line_dash="dot",
                              line_color="#c43c39", row=row, col=column)
+            for line in simulate.lines(one):
+                if line.name == "awake_p99_ms" and line.demanded is not None:
+                    figure.add_vline(x=line.demanded, line_dash="dash", line_color="#e0813a",
+                                     row=row, col=column)
     figure.update_xaxes(type="log", exponentformat="none", nticks=4, tickfont={"size": 11})
     figure.update_yaxes(type="log", showticklabels=False)
     figure.update_layout(showlegend=False)

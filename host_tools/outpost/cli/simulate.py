@@ -103,6 +103,7 @@ def _show(outcomes: "list[Outcome]") -> None:
     from rich.table import Table
 
     from outpost.console import console
+    from outpost.world.figures import lasts
 
     table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
     for one in outcomes:
@@ -110,7 +111,7 @@ def _show(outcomes: "list[Outcome]") -> None:
     rows = {
         "lived": lambda t: f"{t['days']:g} days, {t['wakes']:,} wakes",
         "mean current": lambda t: f"{t['average_current_ua']:,.1f} µA",
-        "life": lambda t: _life(t["life_days"], t["flat_s"]),
+        "life": lambda t: f"[red]{lasts(t)}[/]" if t["flat_s"] else lasts(t),
         "a day": lambda t: f"{t['joules_per_day']:,.2f} J",
         "most goes to": lambda t: ", ".join(
             f"{name} {100 * mj / max(1e-9, sum(t['energy_mj'].values())):.0f} %" for name, mj in
@@ -127,13 +128,6 @@ def _show(outcomes: "list[Outcome]") -> None:
     for name, tell in rows.items():
         table.add_row(f"[dim]{name}[/]", *(tell(one.told) for one in outcomes))
     console.print(table)
-
-
-def _life(days: float, flat_s: float) -> str:
-    """Return a battery's life as a person says it."""
-    if flat_s:
-        return f"[red]flat after {days:,.1f} days[/]"
-    return f"{days:,.0f} days ({days / 365.25:,.1f} years)"
 
 
 def _show_budget(lines: "list[Line]") -> None:

@@ -149,6 +149,16 @@ def life_days(life: Life) -> float:
     return min(LONGEST_DAYS, life.capacity_mj / net_mw / DAY_S)
 
 
+def lasts(told: dict[str, Any]) -> str:
+    """Return a battery's life, of a summary, as a person says it."""
+    days = told["life_days"]
+    if told["flat_s"]:
+        return f"flat after {days:,.1f} days"
+    if days >= LONGEST_DAYS:
+        return "no end: the sun brings what is spent"
+    return f"{days:,.0f} days ({days / 365.25:,.1f} years)"
+
+
 def summary(life: Life, found: Audit, wall_s: float) -> dict[str, Any]:
     """Return the object of `outpost simulate --json`."""
     plan = life.plan
