@@ -63,7 +63,7 @@ class Wake:
         self.model = self.decision = self.reading = self.window = None
         self.by = record.BY_GATE
         self.outcome = state.smoothed
-        self.alert = self.unsure = False
+        self.alert = self.unsure = self.reported = False
         self.seen = 0  # faults met in this wake, bits like state.faults
         self.spent = (0, 0, 0)  # of this wake dozing, on flash, with the radio on, until the lap
 
@@ -243,6 +243,7 @@ class Wake:
             self._send()
             state.uplink_s = board.now_s() + state.energy.uplink_s(self.settings)
             state.unlinked = 0
+            self.reported = True
         finally:
             if outbox.depth() < waiting:  # it was cut short, but there is a link
                 state.unlinked = state.windows = 0
@@ -357,11 +358,13 @@ class Wake:
             self.state.faults |= bit
             self.event(lane, reason, detail, 1)
 
-    def event(self, lane, reason, detail, value, more=b""):
+    def event(self, lane, reason, detail, value):
+        self.tell(lane, record.EVENT, bytes((reason, detail, value)))
+
+    def tell(self, lane, kind, payload):
         self.alert = self.alert or lane == ALERT
         try:
-            self.outbox.put(lane, record.EVENT, self.board.now_s(),
-                            bytes((reason, detail, value)) + more)
+            self.outbox.put(lane, kind, self.board.now_s(), payload)
         except OSError:
             self.seen |= 1 << record.FLASH_FAILED
             self.state.faults |= 1 << record.FLASH_FAILED

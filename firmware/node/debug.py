@@ -228,14 +228,14 @@ _PACKAGE = ("kept", "there is none", "cut short", "not a package of this version
 
 def install(forced=False):
     """Put the model of models/new.pkg on trial; print what came of it."""
-    from node import identity, package
+    from node import identity, package, update
 
     try:
         told = package.install(Settings("settings.json"), identity.trusted(), forced)
     except package.Refused as refused:
         print("refused: " + _PACKAGE[refused.args[0]])
         return False
-    print("%s %d is on trial for %d good wakes" % (told["name"], told["version"], package.TRIAL))
+    print("%s %d is on trial for %d good wakes" % (told["name"], told["version"], update.TRIAL))
     return True
 
 

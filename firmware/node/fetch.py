@@ -7,12 +7,11 @@ from struct import calcsize, pack, pack_into, unpack
 
 from micropython import const
 
-from node import identity, package
+from node import identity, package, record
 from node.frame import HEAD, TAIL, WANT
 from node.model import FOLDER
 from node.modes import CRITICAL
 from node.outbox import EVENT
-from node.record import UPDATE
 from node.verdict import ON_TRIAL
 
 FORCED = const(1)  # an older version, too
@@ -127,5 +126,6 @@ def install(wake):
         state.trial = state.verified = 0
     except package.Refused as refused:
         why = refused.args[0]
-    wake.event(EVENT, UPDATE, why, version & 255, pack("<I", number))
+    wake.tell(EVENT, record.EVENT, pack(record.UPDATE_FORMAT, record.UPDATE, why, version & 255,
+                                        number))
     _note(number, total, flags | _DONE)

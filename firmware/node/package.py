@@ -23,7 +23,6 @@ _HEAD = const(70)  # magic, size of the manifest, signature
 _MOST = const(4096)  # bytes of a manifest
 _SIGNED = b"outpost model package 1\n"  # and the manifest: a signature is for one purpose only
 _SPARE = const(16384)  # bytes of heap a node needs beside its model
-TRIAL = const(5)  # good wakes until a model is kept
 
 
 class Refused(Exception):
@@ -56,7 +55,7 @@ def install(settings, key, forced=False, number=0):
         sys.print_exception(error)
         full = isinstance(error, (OSError, MemoryError))
         raise Refused(verdict.NO_ROOM if full else verdict.UNKNOWN)
-    update.begin(manifest["settings"], TRIAL)
+    update.begin(manifest["settings"])
     clear()
     return manifest
 

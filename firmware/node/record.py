@@ -44,6 +44,7 @@ UPDATE = const(10)  # detail: node/verdict.py; value: low byte of the model's ve
 REFUSED = const(0)  # it breaks a rule, and the document with it
 GATEWAY_LOST = const(1)  # to a later one that was made at the node
 NODE_LOST = const(2)  # to a later one of the gateway
+UNDONE = const(3)  # the document did not stand its trial; the value tells why: node/verdict.py
 
 NO_CLASS = const(255)
 
@@ -53,6 +54,7 @@ NO_CLASS = const(255)
 # (uW)
 STATE_FORMAT = "<BHHbIIIHBB5IBBHII"
 COUNT_FORMAT = "<HI"  # wakes by motion, and the seconds it were
+UPDATE_FORMAT = "<BBBI"  # UPDATE, and what the event is about
 SETTING_FORMAT = "<BBI"  # what became of it, which setting (0: the document), its stamp
 CLOCK_FORMAT = "<IiI"  # what it showed, by how much it was put forward, s since the last time
 RESULT_FORMAT = "<HBB"  # number of the command, its code, 0 or why it failed: node/orders.py

@@ -33,11 +33,12 @@ RULES = (
     ("cold_c", -30, -60, 125),
     ("dwell_s", 900, 0, 86400),  # between two changes of mode
     ("frame", 1024, 51, 1024),  # bytes of a frame, where the link takes as many
-    ("trial", 0, 0, 255),  # good wakes until these settings are kept: node/update.py; 0: they are
+    ("trial", 0, 0, 100),  # good wakes until these settings are kept: node/update.py; 0: they are
     ("changes", {}, None, None),  # name: [stamp, value], or [stamp] for what the file itself says
+    ("document", 0, 0, 0xFFFFFFFF),  # CRC-32 of the gateway's that is on trial, 0: none is
 )
 # These come with a signed package, or by cable.
-FIXED = ("version", "model", "large", "trial", "changes")
+FIXED = ("version", "model", "large", "trial", "changes", "document")
 _MODEL = ("name", "crc32", "abi", "window", "channels", "features", "classes")
 _GATE = (("samples", 4096), ("span", 0xFFFF), ("class", 254))  # and channels
 

@@ -1,5 +1,5 @@
 # The gateway's settings document has come: is it allowed, what wins, and who is told of what lost?
-# It holds from the next wake on. Only a session in which one comes imports this.
+# It holds from the next wake on, and on trial. Only a session in which one comes imports this.
 
 import json
 from struct import pack
@@ -15,12 +15,12 @@ _MOST = const(200)  # bytes of a value in a record
 def take(whole, crc, now, state, outbox, now_s):
     """Merge the document `whole` into the Settings `now` and onto flash.
 
-    Returns whether the gateway lacks some of what came of it. A document that breaks a rule
-    changes nothing and is remembered by its `crc`. Cut at any moment, the file has the old or the
-    new.
+    Returns whether the gateway lacks some of what came of it. A document that breaks a rule, or
+    did not stand its trial, changes nothing and is remembered by its `crc`. Cut at any moment, the
+    file has the old or the new.
     """
-    if now.trial or crc == state.refused:
-        return False  # one after the other: it comes again
+    if now.trial and not now.document or crc == state.refused:
+        return False  # a package is on trial: it comes again
     try:
         theirs = json.loads(whole)
         both, lost, won = document.merge(now.changes, theirs)
@@ -41,8 +41,8 @@ def take(whole, crc, now, state, outbox, now_s):
         if now.changes[name][0] % 2 == document.NODE:
             _tell(outbox, now_s, record.NODE_LOST, settings.number(name), now.changes[name])
     if both != now.changes:
-        update.change({"changes": both})
-        now.changes = both
+        update.begin({"changes": both, "document": crc})
+        now.changes, state.trial = both, 0
     return document.text(both) != whole
 
 

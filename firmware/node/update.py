@@ -9,6 +9,7 @@ import sys
 from node import settings
 from node.model import FOLDER
 
+TRIAL = 5  # good wakes until what is new is kept
 CURRENT = "settings.json"
 OLD = "settings.old"
 _NEW = "settings.new"
@@ -28,10 +29,14 @@ def change(changes):
     _replace(given)
 
 
-def begin(changes, trial):
-    """Put `changes` over the settings, on trial for so many good wakes."""
+def begin(changes, trial=TRIAL):
+    """Put `changes` over the settings, on trial for so many good wakes.
+
+    If others are on trial, what is gone back to is what was before those.
+    """
     given = _read(CURRENT)
-    _write(OLD, given)
+    if not given.get("trial"):
+        _write(OLD, given)
     given.update(changes)
     given["trial"] = trial
     _replace(given)
@@ -40,7 +45,8 @@ def begin(changes, trial):
 def keep():
     """The trial went well: the new settings are the settings."""
     given = _read(CURRENT)
-    given.pop("trial", None)
+    for name in ("trial", "document"):
+        given.pop(name, None)
     _replace(given)
     _remove(OLD)
     sweep()
@@ -64,7 +70,11 @@ def sweep():
         for spec in (given.get("model"), given.get("large")):
             if spec:
                 kept.add(spec["name"])
-    for name in os.listdir(FOLDER):
+    try:
+        names = os.listdir(FOLDER)
+    except OSError:
+        return  # this node never had a model
+    for name in names:
         stem, _, ending = name.rpartition(".")
         if ending in ("mpy", "golden") and stem not in kept:
             sys.modules.pop(stem, None)  # its memory, where that outlives a wake
@@ -73,7 +83,7 @@ def sweep():
 
 def _read(path):
     with open(path) as file:
-        return json.load(file)
+        return json.loads(file.read())  # load() would read a byte at a time
 
 
 def _write(path, given):

@@ -1,4 +1,4 @@
-# What became of a model package, also for the host: detail of an event UPDATE.
+# What became of a model package or of settings, also for the host: detail of an event UPDATE.
 
 from micropython import const
 
@@ -20,3 +20,5 @@ CRASHED = const(13)
 UNFIT = const(14)  # its settings break a rule
 ON_TRIAL = const(15)  # another is. In a record: this one is, and by itself that is no refusal
 FAILED = const(16)  # a stage did, or the model would not load any more, while it was on trial
+LATE = const(17)  # on trial the deadline came before the decision
+CUT_OFF = const(18)  # on trial: settings with which the gateway is not reached any more

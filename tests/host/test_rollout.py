@@ -16,7 +16,7 @@ from packages import SIGNER, STRANGER
 from node import record
 from node.outbox import EVENT
 from outpost import boards, build, package
-from outpost.gateway import rollouts, store
+from outpost.gateway import documents, rollouts, store
 from outpost.world import scenario
 from outpost.world.run import Plan, prepare
 from outpost.world.world import World
@@ -30,7 +30,7 @@ import json
 from struct import pack, unpack_from
 import cuts
 from cuts import copy, cut_in, formatted, mount, state, torture, unmount
-from node import fetch, package, verdict
+from node import fetch, update, verdict
 from node.board import Common
 from node.frame import ACK, HEAD, HEARTBEAT, OFFER, PACKAGE, RECORDS, TAIL, TIME, WANT, Seal
 from node.settings import Settings
@@ -92,8 +92,8 @@ class Link:
 class Wake:
     def __init__(self, state):
         self.state, self.settings = state, Settings("settings.json")
-    def event(self, lane, reason, detail, value, more):
-        said.append((detail, value, unpack_from("<I", more)[0]))
+    def tell(self, lane, kind, payload):
+        said.append(unpack_from("<BBI", payload, 1))
 
 def live():
     for _ in range(9):
@@ -110,7 +110,7 @@ blank = formatted(48)
 mount(blank)
 copy({source}, {files})
 unmount()
-old, new = ("motion", 0), ("slot_a", package.TRIAL)
+old, new = ("motion", 0), ("slot_a", update.TRIAL)
 
 # before each frame
 frame = 0
@@ -405,6 +405,32 @@ def test_pieces_over_many_wakes_and_power_cuts(motion, flashed, tmp_path, databa
     assert offsets == sorted(offsets) and len(set(offsets)) == len(offsets) > 10
     assert all(after - before <= size for (before, size), after in
                zip(asked, offsets[1:], strict=False))
+
+
+def test_settings_are_tried_out_and_kept_or_undone(flashed, tmp_path, database):
+    def told() -> str:
+        with opened(database) as db:
+            return documents.told(db, 1)
+
+    def change(**values) -> None:
+        engine = store.connect(database)
+        documents.change(engine, 1, values)
+        engine.dispose()
+
+    with radio(flashed, tmp_path, database) as (node,):
+        node.wake()
+        before = node.settings()
+        change(window=32)  # not what the model was trained on
+        node.wake()
+        assert node.settings()["trial"] == 5
+        live(node, lambda: told() == "it has refused them")
+        assert node.settings() == before
+        for _ in range(3):
+            node.wake()
+        assert node.settings() == before  # it is not tried again
+        change(window=64, wake_s=120)
+        live(node, lambda: told() == "it has them")
+        assert node.settings() == before | {"changes": {"window": [4, 64], "wake_s": [4, 120]}}
 
 
 def outpost(*words: str) -> dict:

@@ -90,7 +90,7 @@ def told(db: Connection, node: int) -> str:
         return "it has not reported yet"
     items, wanted = json.loads(row), document.crc(load(db, [node])[node])
     if items.get("document") == wanted:
-        return "it has them"
+        return "it tries them out" if items.get("model", {}).get("trial") else "it has them"
     if items.get("refused") == wanted:
         return "it has refused them"
     return "it will have them when it reports"

@@ -51,6 +51,8 @@ class Fake:
         self.votes, self.asked = votes, 0
 
     def features(self, window, out):
+        if len(window) != self.WINDOW * self.CHANNELS:
+            raise ValueError("window")
         out[0], out[1] = window[0], len(window)
 
     def predict(self, features, votes):
