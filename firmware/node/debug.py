@@ -223,7 +223,7 @@ _PACKAGE = ("kept", "there is none", "cut short", "not a package of this version
             "this node trusts nobody: flash it", "not signed by whom this node trusts",
             "damaged", "for another processor", "not newer than the model that is here", "no room",
             "will not load", "wrong answer to a golden window", "too slow", "crashed",
-            "its settings break a rule", "another one is on trial", "failed on trial")
+            "its settings break a rule", "another one is on trial")
 
 
 def install(forced=False):

@@ -25,9 +25,11 @@ FAULTS = {record.BAD_SETTINGS: "settings refused", record.SENSOR_SILENT: "sensor
 REFUSALS = ("model kept", "no package there", "cut short", "not a package of this version",
             "node trusts nobody", "not signed by the key this node trusts",
             "not on flash as it was signed", "for another processor",
-            "older than what is there", "no room", "does not load, or has another shape",
+            "not newer than what is there", "no room", "does not load, or has another shape",
             "wrong answer to a golden window", "too slow", "crashes",
-            "its settings break a rule", "on trial", "failed while it was on trial")
+            "its settings break a rule", "on trial", "failed while it was on trial",
+            "no decision before the deadline while it was on trial",
+            "the gateway was not reached any more")
 _MODEL = ("none set", "its file is missing", "its file is damaged", "does not load",
           "has another ABI", "has another shape")
 

@@ -288,19 +288,19 @@ def test_refused_with_a_reason_that_reaches_the_gateway(motion, flashed, tmp_pat
     """One node, one bad package after the other; it goes on with the model it has."""
     good = packages.make(motion)
     cases = [
-        (packages.make(motion, by=STRANGER), "not signed by whom the node trusts"),
+        (packages.make(motion, by=STRANGER), "not signed by the key this node trusts"),
         (packages.make(motion, arch="armv6m"), "for another processor"),
-        (packages.make(motion, spec={"abi": 9}), "will not load"),
-        (packages.make(motion, module=b"C\6\0\x1f"), "will not load"),
+        (packages.make(motion, spec={"abi": 9}), "does not load, or has another shape"),
+        (packages.make(motion, module=b"C\6\0\x1f"), "does not load, or has another shape"),
         (good[:-1], "cut short"),
-        (good[:-1] + b"?", "damaged"),
-        (b"OPK9" + good[4:], "not a package of the node's version"),
-        (packages.make(motion, version=1), "not newer than the model that is there"),
-        (packages.make(motion, heap=1 << 28), "no room on the node"),
+        (good[:-1] + b"?", "not on flash as it was signed"),
+        (b"OPK9" + good[4:], "not a package of this version"),
+        (packages.make(motion, version=1), "not newer than what is there"),
+        (packages.make(motion, heap=1 << 28), "no room"),
         (packages.make(motion, module=packages.wrong(motion)),
          "wrong answer to a golden window"),
         (packages.make(motion, module=packages.slow(motion), us=1), "too slow"),
-        (packages.make(motion, module=packages.crash(motion)), "crashed"),
+        (packages.make(motion, module=packages.crash(motion)), "crashes"),
         (packages.make(motion, settings={"wake_s": 1}), "its settings break a rule"),
     ]
     with radio(flashed, tmp_path, database) as (node,):
@@ -349,7 +349,7 @@ def test_a_canary_that_fails_stops_it_and_every_node_has_a_model_that_works(
         for node in 2 * nodes:
             node.wake()
         told = summary(database, rollout)
-        assert (told["state"], told["reason"]) == ("stopped", "node 2: crashed")
+        assert (told["state"], told["reason"]) == ("stopped", "node 2: crashes")
         assert [one["state"] for one in told["nodes"]] == ["kept", "undone", "withdrawn"]
         assert [node.model() for node in nodes] == [(2, 0), (1, 0), (1, 0)]
         assert updates(database, 2) == [15, 13] and updates(database, 3) == []
@@ -454,7 +454,7 @@ def test_pushed_to_nodes_as_a_person_does(flashed, tmp_path, database, monkeypat
         together(nodes, lambda: summary(database, number)["state"] == "done")
         told = outpost("rollout", str(number))
         assert [(one["state"], one["reason"]) for one in told["nodes"]] == [
-            ("refused", "not newer than the model that is there")] * 2
+            ("refused", "not newer than what is there")] * 2
         number = outpost("push", "motion", "--nodes", "1,2", "--canary", "1", "--force")["rollout"]
         live(nodes[0], lambda: state(database, number)[0] == "kept")
         nodes[1].wake()

@@ -95,7 +95,7 @@ def test_a_change_here_is_what_the_node_does_from_its_next_wake_on(node, engine,
     node.wake(size)
     assert node.kinds() == [frame.TIME] and frame.DOCUMENT not in node.sent
     with engine.connect() as db:
-        assert documents.told(db, NODE) == "it has them"
+        assert documents.told(db, NODE) == "it tries them out"
     documents.change(engine, NODE, {}, ["uplink_s"])
     node.wake(size)
     assert node.has.uplink_s == 600 and node.has.post == [3, 2, 1]

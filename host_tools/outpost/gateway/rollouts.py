@@ -19,6 +19,7 @@ from node.outbox import EVENT
 from outpost.errors import OutpostError
 from outpost.gateway.store import packages, rollouts, status, targets
 from outpost.gateway.wire import Heartbeat, Part, Records, Want
+from outpost.words import refusal
 
 # What becomes of a node, each with how far it is: nobody goes back.
 STATES = {"waiting": 0, "fetching": 1, "withdrawn": 1, "trial": 2, "kept": 3, "refused": 3,
@@ -28,16 +29,6 @@ ENDED = ("withdrawn", "kept", "refused", "undone")
 RUNNING = ("canary", "rest")
 FAULTS = 1 << record.MODEL_REFUSED | 1 << record.STAGE_FAILED  # that a healthy node has not
 PIECES = 64  # in one answer at most
-
-WHY = {verdict.TRUNCATED: "cut short", verdict.UNKNOWN: "not a package of the node's version",
-       verdict.NO_KEY: "the node trusts nobody: flash it",
-       verdict.FORGED: "not signed by whom the node trusts", verdict.DAMAGED: "damaged",
-       verdict.WRONG_ARCH: "for another processor",
-       verdict.OLDER: "not newer than the model that is there",
-       verdict.NO_ROOM: "no room on the node", verdict.WRONG_MODEL: "will not load",
-       verdict.WRONG_ANSWER: "wrong answer to a golden window", verdict.TOO_SLOW: "too slow",
-       verdict.CRASHED: "crashed", verdict.UNFIT: "its settings break a rule",
-       verdict.FAILED: "failed on trial"}
 
 
 class RolloutError(OutpostError):
@@ -225,7 +216,7 @@ def _bad(canaries: Iterable[Any]) -> str | None:
     """Return why canaries speak against the model, None if they don't."""
     for row in canaries:
         if row.state in ("refused", "undone"):
-            return f"node {row.node}: {WHY.get(row.why, f'reason {row.why}')}"
+            return f"node {row.node}: {refusal(row.why)}"
         if row.state == "kept" and row.heard_at is not None and row.heard_at > row.changed_at:
             items = json.loads(row.items)
             if items.get("mode") == modes.SAFE or items.get("faults", 0) & FAULTS:
@@ -248,7 +239,7 @@ def summary(db: Connection, rollout: int) -> dict[str, Any]:
     nodes = db.execute(select(targets).where(targets.c.rollout == rollout)
                        .order_by(targets.c.canary.desc(), targets.c.node)).all()
     told = [{"node": one.node, "canary": bool(one.canary), "state": one.state,
-             "reason": WHY.get(one.why, f"reason {one.why}") if one.why else "",
+             "reason": refusal(one.why) if one.why else "",
              "have": one.have, "bytes": one.total, "changed_at": one.changed_at} for one in nodes]
     return {"rollout": row.id, "model": row.model, "version": row.version, "state": row.state,
             "reason": row.reason, "healthy_s": row.healthy_s, "begun_at": row.begun_at,
