@@ -148,14 +148,23 @@ def from_sklearn(model: Any, soft: bool = False, early_exit: bool = False) -> Fo
     for estimator in estimators:
         tree = estimator.tree_
         value = tree.value[:, 0, :]
-        if not classes:
-            said = np.rint(value * scale).astype(int)
-        elif soft:
-            said = points(value)
-        else:
-            said = np.eye(value.shape[1], dtype=int)[value.argmax(axis=1)]
+        said = _said(value, soft) if classes else np.rint(value * scale).astype(int)
         trees.append(Tree(
             feature=lines.columns[np.maximum(tree.feature, 0)],
             threshold=tree_thresholds(lines, tree),
             left=tree.children_left.copy(), right=tree.children_right.copy(), said=said))
     return Forest(tuple(trees), classes, soft, early_exit, 1 / (scale * len(trees)))
+
+
+def from_trees(trees: list[Any], soft: bool = False, early_exit: bool = False) -> Forest:
+    """Read scikit-learn's bare trees of a classifier, `tree_` of its estimators."""
+    read = tuple(Tree(feature=np.maximum(tree.feature, 0), left=tree.children_left.copy(),
+                      threshold=integer_threshold(tree.threshold),
+                      right=tree.children_right.copy(), said=_said(tree.value[:, 0, :], soft))
+                 for tree in trees)
+    return Forest(read, trees[0].max_n_classes, soft, early_exit)
+
+
+def _said(share: np.ndarray, soft: bool) -> np.ndarray:
+    """Return what leaves say, of the shares (nodes, classes) of their training samples."""
+    return points(share) if soft else np.eye(share.shape[1], dtype=int)[share.argmax(axis=1)]

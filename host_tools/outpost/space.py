@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from sklearn import config_context
-from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.tree import DecisionTreeClassifier
 
 from outpost import contract, costs, data, features, kinds, reference, sizes, tiers
 from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
 from outpost.events import Events, score
+from outpost.grow import grown, importance
 from outpost.recipe import (
     FORMS,
     LSM6DSOX_RATES_HZ,
@@ -46,7 +44,7 @@ PRUNES = (0.0, 0.005, 0.02)
 SHIFTS = (0, 2, 4, 6)
 GATES = (0.0, 0.125, 0.25, 0.5)  # share of the window that a gate looks at; 0: no gate
 CAUTIONS = (1.25, 2.0, 4.0)  # a gate's span stays so many times below what other classes show
-RANKING_TREES = 60
+RANKING = Forest(60, None, None, 1, 1, kind="ExtraTreesClassifier")
 HEAP_BYTES = 1000  # what loading takes beside the file, twice: measured on emulator, motion
 
 
@@ -312,9 +310,8 @@ class Space:
             return names
         key = (grid.wide.signal, fold)
         if key not in self._rankings:
-            ranking = ExtraTreesClassifier(RANKING_TREES, random_state=1)
-            ranking.fit(grid.x[rows], grid.windows.y[rows])
-            order = np.argsort(-ranking.feature_importances_, kind="stable")
+            looked_at = importance(RANKING, grid.x[rows], grid.windows.y[rows])
+            order = np.argsort(-looked_at, kind="stable")
             self._rankings[key] = [grid.wide.feature_names[i] for i in order]
         wanted = set(names)
         best = [name for name in self._rankings[key] if name in wanted][:params["kept"]]
@@ -367,17 +364,16 @@ class Space:
         y, gate = grid.windows.y, what.tiers.gate
         answers, gated = np.zeros(len(y), int), np.zeros(len(y), bool)
         forests = []
-        with config_context(assume_finite=True, skip_parameter_validation=True):
-            for fold in np.unique(fold_of):
-                held = fold_of == fold
-                x = grid.columns(kept(np.flatnonzero(~held), int(fold)), what.features.shift)
-                forest, classes = grown(what.forest, x[~held], y[~held])
-                answers[held] = classes[forest.answer(x[held]).chosen]
-                if gate is not None:
-                    span = gate.span if caution is None and gate.span is not None else self._span(
-                        grid, what, np.flatnonzero(~held), caution or tiers.CAUTION)
-                    gated |= held & (self._shown(grid, what) <= span)
-                forests.append(forest)
+        for fold in np.unique(fold_of):
+            held = fold_of == fold
+            x = grid.columns(kept(np.flatnonzero(~held), int(fold)), what.features.shift)
+            forest, classes = grown(what.forest, x[~held], y[~held])
+            answers[held] = classes[forest.answer(x[held]).chosen]
+            if gate is not None:
+                span = gate.span if caution is None and gate.span is not None else self._span(
+                    grid, what, np.flatnonzero(~held), caution or tiers.CAUTION)
+                gated |= held & (self._shown(grid, what) <= span)
+            forests.append(forest)
         if gate is not None:
             answers[gated] = self.classes.index(gate.label)
         right = answers == y
@@ -424,38 +420,6 @@ class Space:
                 least = contract.TERMS[name].least
                 missed[name] = (wanted - value if least else value - wanted) / wanted
         return missed
-
-
-def grown(limits: Forest, x: np.ndarray, y: np.ndarray) -> tuple[reference.Forest, np.ndarray]:
-    """Return the forest that train.fit returns, and its classes, in a third of the time.
-
-    Draws are scikit-learn's own, tree for tree; what its ensembles check and copy for every tree
-    is left out.
-    """
-    x = x.astype(np.float32)
-    given = {"max_depth": limits.depth, "max_leaf_nodes": limits.leaves,
-             "min_samples_leaf": limits.leaf_samples, "ccp_alpha": limits.prune}
-    if limits.kind == "DecisionTreeClassifier":
-        trees = [DecisionTreeClassifier(**given, random_state=limits.seed).fit(
-            x, y, check_input=False)]
-    else:
-        extra = limits.kind == "ExtraTreesClassifier"
-        rng = np.random.RandomState(limits.seed)
-        trees = []
-        for _ in range(limits.trees):
-            seed = rng.randint(np.iinfo(np.int32).max)
-            weights = None
-            if not extra:  # a forest's tree sees a sample as often as it was drawn
-                drawn = np.random.RandomState(seed).randint(0, len(y), len(y), dtype=np.int32)
-                weights = np.bincount(drawn, minlength=len(y)).astype(np.float64)
-            tree = DecisionTreeClassifier(**given, splitter="random" if extra else "best",
-                                          max_features="sqrt", random_state=seed)
-            trees.append(tree.fit(x, y, sample_weight=weights, check_input=False))
-    soft = limits.vote == "soft"
-    forest = reference.Forest(tuple(tree for one in trees
-                                    for tree in reference.from_sklearn(one, soft).trees),
-                              len(trees[0].classes_), soft, limits.early_exit)
-    return forest, trees[0].classes_
 
 
 def _signals(base: Recipe) -> dict[str, tuple[int, int]]:

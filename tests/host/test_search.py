@@ -1,6 +1,8 @@
 """The search: fronts, spaces, nested evaluation, storage that is gone on with, and refusals."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from outpost import boards, build, measure, recipe, reference, search, sizes, space, train
+from outpost import boards, build, grow, measure, recipe, reference, search, sizes, train
 from outpost.cli import app
 from outpost.recipe import Forest
 from outpost.space import SearchError, Space
@@ -146,7 +148,7 @@ def test_forests_grown_in_a_hurry_are_those_that_are_built(limits):
     rng = np.random.default_rng(1)
     x = rng.integers(-900, 900, (150, 7)).astype(np.int16)
     y = (x[:, 0] + rng.integers(-200, 200, 150) > 0) + 2 * (x[:, 3] > 100)
-    forest, classes = space.grown(limits, x, y)
+    forest, classes = grow.grown(limits, x, y)
     slow = reference.from_sklearn(train.fit(limits, x, y), limits.vote == "soft")
     assert (classes == np.unique(y)).all() and forest.soft == slow.soft
     for ours, theirs in zip(forest.trees, slow.trees, strict=True):
@@ -251,6 +253,27 @@ def test_several_processes_share_a_database(model, tmp_path):
     assert found.trials >= 6
     study = search.optuna.load_study(study_name="shakes-esp32c3", storage=url)
     assert len(study.trials) >= 6 and study.user_attrs["of"]
+
+
+def test_two_machines_share_one_study_in_postgresql(model, tmp_path, postgres):
+    """The same command twice at once, as on two machines; a third finds all of it done."""
+    url = postgres.database()
+    here = [sys.executable, "-m", "outpost", "search", str(model), "--board", "esp32c3", "--jobs",
+            "1", "--trials", "8", "--storage", url, "--json", "--out"]
+    both = [subprocess.Popen([*here, tmp_path / name], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True) for name in ("one", "other")]
+    told = []
+    for process in both:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        told.append(json.loads(out.splitlines()[-1]))
+    study = search.optuna.load_study(study_name="shakes-esp32c3", storage=url)
+    done = sum(trial.state == search.TrialState.COMPLETE for trial in study.trials)
+    assert 8 <= done <= 9  # whoever is at work when the eighth is done ends that one
+    assert all(8 <= one["trials"] <= done and one["front"] for one in told)
+    again = search.search(str(model), "esp32c3", 8, storage=url, out=tmp_path / "third")
+    assert again.trials == done and again.rate == 0
+    assert again.json()["front"] in [one["front"] for one in told]
 
 
 # --- refusals ---
