@@ -47,7 +47,9 @@ _COSTS = {
     "capture": {"*": "time/sample,value,B"},
     "pre": {"*": "time/row,value,vector,bound,energy,jerk,centred,deviation,mad,crossings,root,"
                  "division,copy"},
-    "infer": {"*": "time/tree,node"},
+    "infer": {"*": "time/tree,node,signed,look,clamp,walk,step,wide,class,entry,rival,check,"
+                   "line,square,far,margin,product,row,together,item,apart,move,nearest,mac,"
+                   "neuron,logit"},
     "post": {"*": "time"},
     "store": {"*": "time/page,sector,B,record"},
     "uplink": {"*": {"session": "time", "failed": "time/failure", "byte": "time/B"}},

@@ -236,7 +236,7 @@ def _make(what: Recipe, archs: list[str], folder: Path, key: str) -> dict[str, A
                            "early_exit": what.forest.early_exit,
                            "trees_asked": float(expected.asked.mean())} if trees.trees else None,
                 "work": {"pre": dict(costs.feature_work(what)),
-                         "infer": dict(costs.forest_work(trees))},
+                         "infer": dict(costs.infer_work(what, trees))},
                 "post": {"method": what.post.method, "window": what.post.window,
                          "weights": what.post.weights},
                 "tiers": {"gate": gate, "gated": gated, "large": what.tiers.large,

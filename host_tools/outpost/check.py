@@ -144,8 +144,11 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
     forest, x, arch = fitted.forest, fitted.x_test, board.architecture
     made = np.concatenate([x, [costs.longest_window(forest, x)]])
     nodes = costs.path_lengths(forest, made)
-    longest = costs.forest_work(forest)["node"]
-    path = f"{nodes.max()} of the {longest} nodes of all longest paths"
+    longest = sum(map(costs.longest_path, forest.trees))
+    path = f": {nodes.max()} of the {longest} nodes of all longest paths" if longest else ""
+    worst, these = (board.stage_us("infer", **costs.infer_work(what, forest, of))
+                    for of in (None, made))
+    beyond = f"measured, times {worst:.1f} over {these:.1f} µs, as the model has it"
     timed = np.argsort(nodes)[::-1][:MOST_TIMED]
     if board.chip["name"] == "RP2040" and machines.Pico.present():
         with machines.Pico() as pico:
@@ -160,10 +163,9 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
         wanted = contract.demand(what, "latency_us")
         yield Line("latency_us", wanted, float(most), EMULATED,
                    f"features {pre.max():.1f} + forest {infer.max():.1f} on the {pico.name}, "
-                   f"calls included, {len(made)} windows, one made to be long: {path}")
-        beyond = (longest - nodes.max()) * _slope(nodes, infer)
-        yield Line("latency_bound_us", wanted, float(most + beyond), MODELLED,
-                   f"measured, and {longest - nodes.max()} nodes at {_slope(nodes, infer):.3f} µs")
+                   f"calls included, {len(made)} windows, one made to be long{path}")
+        yield Line("latency_bound_us", wanted, float(pre.max() + infer.max() * worst / these),
+                   MODELLED, beyond)
     if machines.Counter.present(arch):
         with machines.Counter(arch) as counter:
             heap = counter.load(content)
@@ -173,11 +175,9 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
         _same(what, counter.name, None, chosen, votes, fitted, made[timed])
         wanted = contract.demand(what, "instructions", arch)
         yield Line("instructions", wanted, float(counts.max()), EMULATED,
-                   f"predict() in {counter.name}, the {len(timed)} longest windows: {path}")
-        beyond = (longest - nodes.max()) * _slope(nodes[timed], counts)
-        yield Line("instructions_bound", wanted, float(counts.max() + beyond), MODELLED,
-                   f"measured, and {longest - nodes.max()} nodes at "
-                   f"{_slope(nodes[timed], counts):.1f}")
+                   f"predict() in {counter.name}, the {len(timed)} longest windows{path}")
+        yield Line("instructions_bound", wanted, float(counts.max() * worst / these), MODELLED,
+                   beyond)
 
 
 def _same(what: Recipe, machine: str, found: np.ndarray | None, chosen: np.ndarray,
@@ -190,13 +190,6 @@ def _same(what: Recipe, machine: str, found: np.ndarray | None, chosen: np.ndarr
     if wrong:
         raise CheckError(f"{what.name}: on {machine} {wrong} of {len(x)} windows are answered "
                          "otherwise than by the integer reference")
-
-
-def _slope(nodes: np.ndarray, cost: np.ndarray) -> float:
-    """Return what a node more costs, by least squares over the windows measured."""
-    spread = nodes - nodes.mean()
-    square = float((spread**2).sum())
-    return max(float((spread * cost).sum()) / square, 0.0) if square else 0.0
 
 
 def _heap(what: Recipe, machine: str, held: int, peak: int) -> Iterator[Line]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from outpost import power
 from outpost.boards import Battery, Board
+from outpost.convert import Declared
 from outpost.recipe import Recipe
 from outpost.reference import LEAF, Forest, Tree
 
@@ -45,19 +46,55 @@ def feature_work(recipe: Recipe) -> Counter[str]:
                                + asked["jerk"])})
 
 
-def forest_work(forest: Forest, x: np.ndarray | None = None) -> Counter[str]:
-    """Return how often `predict()` does each thing that `[costs.infer]` has a figure for.
+def infer_work(recipe: Recipe, model: Declared, x: np.ndarray | None = None) -> Counter[str]:
+    """Return how often `predict()` does each thing that `[costs.infer]` has a figure for, at most.
 
-    Nodes are those of each tree's longest path; with int16 features `x` (windows, features),
-    those of the worst of these windows. Other kinds of models do the same for every window.
+    That is the worst that can be: every tree's longest path, no early exit, every distance to its
+    end. With int16 features `x` (windows, features), the most that any of these windows takes.
     """
-    if not forest.trees:
-        return Counter(forest.work)
+    if not model.trees:
+        return Counter(model.work(x))
+    compact, trees = recipe.forest.form == "compact", len(model.trees)
     if x is None:
-        nodes = sum(longest_path(tree) for tree in forest.trees)
+        asked, nodes = trees, sum(longest_path(tree) for tree in model.trees)
+        entries = sum(int((tree.said > 0).sum(axis=1).max()) for tree in model.trees)
     else:
-        nodes = int(path_lengths(forest, x).max())
-    return Counter(tree=len(forest.trees), node=nodes)
+        answers = model.answer(x)
+        asked, nodes = int(answers.asked.max()), int(path_lengths(model, x).max())
+        entries = int(sum((tree.said[tree.leaves(x)] > 0).sum(axis=1) * (answers.asked >= number)
+                          for number, tree in enumerate(model.trees, 1)).max())
+    found = Counter({"walk": asked, "step": nodes} if compact else {"tree": asked, "node": nodes})
+    if compact and _node_bits(model) > 32:
+        found["wide"] = nodes
+    if not compact:  # firmware/native/trees.h: how a Cortex-M0 looks at features
+        signed = any((tree.threshold[tree.left != LEAF] < 1).any() for tree in model.trees)
+        many = len(recipe.feature_names)
+        below = x is None or bool((x < 0).any())
+        found.update({"signed": nodes} if signed else {"look": many, "clamp": many * below})
+    if model.classes:
+        found["class"] = model.classes
+    if model.soft:
+        found["entry"] = entries
+    if model.early_exit and model.soft:
+        found["rival"] = model.classes * max(asked - (trees - 1) // 2, 0)
+    elif model.early_exit:
+        found["check"] = asked
+    return found
+
+
+def _node_bits(forest: Forest) -> int:
+    """Return how many bits a node of the compact form needs; docs/models.md has the parts."""
+    leaves = forest.classes
+    if forest.soft or not forest.classes:
+        said = np.concatenate([tree.said[tree.left == LEAF] for tree in forest.trees])
+        leaves = int((np.unique(said, axis=0) != 0).sum())
+    inner = [tree.left != LEAF for tree in forest.trees]
+    limits = np.concatenate([tree.threshold[on] for tree, on in
+                             zip(forest.trees, inner, strict=True)])
+    features = max(int(tree.feature.max()) for tree in forest.trees)
+    child = (leaves + max(int(on.sum()) for on in inner) - 1).bit_length()
+    limit = int(np.maximum(limits, ~limits).max(initial=1))
+    return 2 * child + max(features.bit_length(), 1) + limit.bit_length() + 1
 
 
 def longest_path(tree: Tree) -> int:
@@ -70,22 +107,24 @@ def longest_path(tree: Tree) -> int:
 
 
 def path_lengths(forest: Forest, x: np.ndarray) -> np.ndarray:
-    """Return at how many nodes of all trees together each window's prediction compares."""
+    """Return at how many nodes of all trees that are asked each window's prediction compares."""
     total = np.zeros(len(x), int)
     rows = np.arange(len(x))
-    for tree in forest.trees:
+    early = forest.trees and forest.early_exit
+    asked = forest.answer(x).asked if early else len(forest.trees)
+    for number, tree in enumerate(forest.trees, 1):
         node = np.zeros(len(x), np.intp)
         while (inner := tree.left[node] != LEAF).any():
-            total += inner
+            total += inner & (number <= asked)
             below = x[rows, tree.feature[node]] < tree.threshold[node]
             node = np.where(inner, np.where(below, tree.left[node], tree.right[node]), node)
     return total
 
 
-def latency_us(board: Board, recipe: Recipe, forest: Forest) -> tuple[float, float]:
-    """Return µs of features(), and of predict() on the longest path of every tree."""
+def latency_us(board: Board, recipe: Recipe, model: Declared) -> tuple[float, float]:
+    """Return µs of features(), and of predict() at its longest."""
     return (board.stage_us("pre", **feature_work(recipe)),
-            board.stage_us("infer", **forest_work(forest)))
+            board.stage_us("infer", **infer_work(recipe, model)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +136,7 @@ class Phase:
     uj: float
 
 
-def wake(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> list[Phase]:
+def wake(board: Board, battery: Battery, recipe: Recipe, model: Declared) -> list[Phase]:
     """Return the phases of one wake by the timer that senses, decides and stores, without uplink.
 
     As docs/power.md counts: the wait for samples is spent dozing, the rest awake. The recipe must
@@ -109,7 +148,7 @@ def wake(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> list
     capture_us = board.stage_us("capture", sample=signal.window, value=values, B=2 * values)
     times = {"boot": board.stage_us("boot"), "wait": 1e6 * signal.window / signal.rate_hz,
              "capture": capture_us, "pre": board.stage_us("pre", **feature_work(recipe)),
-             "infer": board.stage_us("infer", **forest_work(forest)),
+             "infer": board.stage_us("infer", **infer_work(recipe, model)),
              "post": board.stage_us("post"),
              "store": board.stage_us("store", record=RECORDS, page=RECORD_BYTES / 256,
                                      B=RECORD_BYTES)}
@@ -119,11 +158,11 @@ def wake(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> list
             for name, us in times.items()]
 
 
-def gated_uj(board: Board, battery: Battery, recipe: Recipe, forest: Forest) -> float:
+def gated_uj(board: Board, battery: Battery, recipe: Recipe, model: Declared) -> float:
     """Return the joules in µJ of a wake that the recipe's gate ends: it must have one."""
     gate = recipe.tiers.gate
     short = replace(recipe, signal=replace(recipe.signal, window=gate.samples))
-    return wake_uj([phase for phase in wake(board, battery, short, forest)
+    return wake_uj([phase for phase in wake(board, battery, short, model)
                     if phase.name not in ("pre", "infer")])
 
 

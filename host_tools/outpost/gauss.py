@@ -32,6 +32,11 @@ def margins(cost: np.ndarray) -> Answers:
                    (255 - np.minimum(behind, 255)).astype(np.uint8), np.zeros(len(cost), int))
 
 
+def _far(figures: np.ndarray) -> int:
+    """Return of how many of a window's figures the square takes 64 bits, at most."""
+    return int((np.abs(figures.reshape(len(figures), -1)) >= 1 << 16).sum(axis=1).max())
+
+
 @dataclass(frozen=True)
 class Bayes:
     """Gaussian naive Bayes: a line for each class and feature, and what each class costs alone."""
@@ -41,10 +46,11 @@ class Bayes:
     classes: int
     trees = ()
 
-    @property
-    def work(self) -> dict[str, int]:
-        """How much a prediction takes, for [costs.infer] of a board."""
-        return {"line": len(self.scale.gain)}
+    def work(self, x: np.ndarray | None = None) -> dict[str, int]:
+        """Return how much a prediction takes at most, of any window or of `x`: [costs.infer]."""
+        lines = len(self.scale.gain)
+        far = lines if x is None else _far(self.scale.apply(x))
+        return {"line": lines, "square": lines, "far": far, "margin": self.classes}
 
     def answer(self, features: np.ndarray) -> Answers:
         """Return the answers to int16 `features` (windows, features)."""
@@ -88,11 +94,15 @@ class Mixture:
     usual: int = 0
     trees = ()
 
-    @property
-    def work(self) -> dict[str, int]:
-        """How much a prediction takes, for [costs.infer] of a board."""
-        n = self.rows.shape[1]
-        return {"product": len(self.prior) * n * (n + 1) // 2, "line": len(self.prior) * n}
+    def work(self, x: np.ndarray | None = None) -> dict[str, int]:
+        """Return how much a prediction takes at most, of any window or of `x`: [costs.infer]."""
+        many, n = self.rows.shape[:2]
+        far = many * n if x is None else _far(self.figures(x))
+        found = {"product": many * n * (n + 1) // 2, "row": many * n, "square": many * n,
+                 "far": far}
+        if self.threshold is None:
+            return found | {"margin": many}
+        return found | {"together": many - 1}
 
     @property
     def classes(self) -> int:
@@ -101,10 +111,14 @@ class Mixture:
 
     def costs(self, features: np.ndarray) -> np.ndarray:
         """Return what each component costs: int64 (windows, components)."""
+        y = self.figures(features)
+        return (y * y).sum(axis=2) + self.prior
+
+    def figures(self, features: np.ndarray) -> np.ndarray:
+        """Return the standardised figures: int64 (windows, components, n)."""
         x = features[:, self.columns].astype(np.int64)
         y = np.einsum("wj,kij->wki", x, self.rows.astype(np.int64)) - self.start
-        y = np.clip(y >> self.shift, -FAR, FAR)
-        return (y * y).sum(axis=2) + self.prior
+        return np.clip(y >> self.shift, -FAR, FAR)
 
     def cost(self, features: np.ndarray) -> np.ndarray:
         """Return what the whole mixture costs: int64 (windows,)."""

@@ -29,10 +29,26 @@ class Neighbours:
     classes: int
     trees = ()
 
-    @property
-    def work(self) -> dict[str, int]:
-        """How much a prediction takes at most, for [costs.infer] of a board."""
-        return {"line": self.items.shape[1], "apart": self.items.size}
+    def work(self, x: np.ndarray | None = None) -> dict[str, int]:
+        """Return how much a prediction takes at most, of any window or of `x`: [costs.infer]."""
+        count, width = self.items.shape
+        apart, moves = self.items.size, count * self.k
+        if x is not None:
+            apart, moves = self._looked_at(self.scale.apply(x))
+        return {"line": width, "item": count, "apart": apart, "move": moves, "nearest": self.k,
+                "class": self.classes}
+
+    def _looked_at(self, z: np.ndarray) -> tuple[int, int]:
+        """Return how many differences a window of `z` takes, and how many moves, at most."""
+        near = np.full((len(z), self.k), np.iinfo(np.int64).max)
+        apart, moves = np.zeros(len(z), int), np.zeros(len(z), int)
+        for item in self.items:
+            sums = ((z - item) ** 2).cumsum(axis=1)
+            apart += np.minimum((sums < near[:, -1:]).sum(axis=1) + 1, z.shape[1])
+            distance = np.minimum(sums[:, -1], near[:, -1])
+            moves += (near > distance[:, None]).sum(axis=1)
+            near = np.sort(np.column_stack([near, distance]), axis=1)[:, :-1]
+        return int(apart.max()), int(moves.max())
 
     def answer(self, features: np.ndarray) -> Answers:
         """Return the answers to int16 `features` (windows, features)."""

@@ -46,11 +46,10 @@ class Net:
     classes: int
     trees = ()
 
-    @property
-    def work(self) -> dict[str, int]:
-        """How much a prediction takes, for [costs.infer] of a board."""
-        return {"line": len(self.scale.gain), "mac": sum(layer.weights.size
-                                                         for layer in self.layers)}
+    def work(self, x: np.ndarray | None = None) -> dict[str, int]:
+        """Return how much a prediction takes of whatever window: [costs.infer]."""
+        return {"line": len(self.scale.gain), "mac": sum(one.weights.size for one in self.layers),
+                "neuron": sum(len(one.bias) for one in self.layers), "logit": self.classes}
 
     def sums(self, features: np.ndarray) -> np.ndarray:
         """Return the output's int32 sums (windows, classes) for int16 `features`."""

@@ -1,15 +1,22 @@
 """The cost model: what is counted, that every board has its figure, and the joules of a wake."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.mixture import GaussianMixture
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from outpost import boards, costs, power, recipe, reference
-from outpost.recipe import STATISTICS, FeatureRow, Features
+from outpost import boards, convert, costs, net, power, recipe, reference, train
+from outpost.recipe import FORMS, STATISTICS, VOTES, FeatureRow, Features
 
 MOTION = recipe.load(recipe.find("motion"))
 
@@ -35,9 +42,8 @@ def test_paths_are_those_scikit_learn_takes(grown):
     assert (costs.path_lengths(forest, x) == nodes).all()
     assert [costs.longest_path(tree) for tree in forest.trees] == [
         estimator.tree_.max_depth for estimator in model.estimators_]
-    longest = costs.forest_work(forest)
-    assert longest["tree"] == 7 and longest["node"] >= costs.forest_work(forest, x)["node"]
-    assert costs.forest_work(forest, x)["node"] == nodes.max()
+    longest, some = costs.infer_work(MOTION, forest), costs.infer_work(MOTION, forest, x)
+    assert longest["tree"] == 7 and longest["node"] >= some["node"] == nodes.max()
 
 
 def test_work_follows_the_features():
@@ -74,8 +80,36 @@ def test_every_unit_of_work_has_its_figure(name, grown):
     raw = recipe.load(recipe.find("digits"))
     units = {*costs.feature_work(every), *costs.feature_work(raw), "value"}
     assert units == {figure.per for figure in board.costs["pre"].values() if figure.per}
-    assert set(costs.forest_work(grown[1])) == {
-        figure.per for figure in board.costs["infer"].values() if figure.per}
+    units = set().union(*(costs.infer_work(*model) for model in every_kind()))
+    assert units == {figure.per for figure in board.costs["infer"].values() if figure.per}
+
+
+def every_kind():
+    """Yield (recipe, declared): forests in every form, and every other kind."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(-500, 500, (90, 3)).astype(np.int16)
+    y = (x[:, 0] > 0) + (x[:, 1] > 0) * 1
+    huge = (rng.integers(-32768, 32768, (400, 100)).astype(np.int16), rng.integers(0, 9, 400))
+    for vote, form, early in product(VOTES, FORMS, (False, True)):
+        limits = replace(MOTION.forest, vote=vote, form=form, early_exit=early, depth=None)
+        for some in ((abs(x), y), (x, y), huge):
+            what = replace(MOTION, forest=replace(limits, trees=2))
+            yield what, convert.declare(what, train.fit(what.forest, *some))
+    mixture = GaussianMixture(2).fit(x)
+    network = MLPClassifier((4,), max_iter=400, random_state=1)
+    for model in (GaussianNB(), KNeighborsClassifier(3)):
+        yield MOTION, convert.declare(MOTION, model.fit(x, y))
+    for model in (mixture, convert.Detector(mixture, -9.0),
+                  net.tune(make_pipeline(StandardScaler(), network).fit(x, y), x, y)):
+        yield MOTION, convert.declare(MOTION, model)
+
+
+def test_no_window_takes_more_than_the_worst():
+    rng = np.random.default_rng(6)
+    for what, declared in every_kind():
+        wild = rng.integers(-32768, 32768, (20, 100)).astype(np.int16)
+        worst, some = costs.infer_work(what, declared), costs.infer_work(what, declared, wild)
+        assert all(some[unit] <= worst[unit] for unit in some), (some, worst)
 
 
 def test_a_wake_is_mostly_waiting(grown):

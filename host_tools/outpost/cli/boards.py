@@ -218,7 +218,8 @@ def _nice(figure: "Figure") -> str:
     units = next(units for units in UNITS.values() if figure.unit in units)
     if len(units) == 1 or not figure.value:
         return str(figure)
-    unit = max((unit for unit in units if figure.to(unit) >= 1), key=units.__getitem__)
+    unit = max((unit for unit in units if figure.to(unit) >= 1), key=units.__getitem__,
+               default=min(units, key=units.__getitem__))
     shown = unit.replace("u", "µ")
     return f"{figure.to(unit):,.4g} {shown}{'/' + figure.per if figure.per else ''}"
 
