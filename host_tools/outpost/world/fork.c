@@ -1,4 +1,5 @@
-/* fork.c: a native module for MicroPython's unix port: serve() returns once in each new child.
+/* fork.c: a native module for MicroPython's unix port: serve() returns once in each new child, which
+ * ends with leave(code).
  *
  * What has been imported before is there in every child, and nothing that a child does reaches
  * the next one, because the process they are copies of does nothing but divide and wait. The next
@@ -9,6 +10,7 @@
 #include "abi.h"
 
 extern const mp_type_t mp_type_fun_builtin_0 MP_OBJECT(77);
+extern const mp_type_t mp_type_fun_builtin_1 MP_OBJECT(78);
 
 enum {
     READ = 0, WRITE = 1, CLOSE = 3, PIPE = 22, GETPID = 39, FORK = 57, WAIT4 = 61, KILL = 62,
@@ -85,10 +87,18 @@ static mp_obj_t serve(void)
     return mp_none;
 }
 
-static const mp_fun_builtin_t serve_function = { &mp_type_fun_builtin_0, serve };
+/* End this process at once. */
+static mp_obj_t leave(mp_obj_t code)
+{
+    call(EXIT_GROUP, (long)code >> 1, 0, 0, 0); /* of a small integer */
+    return mp_none;
+}
 
-static const char export_names[] __attribute__((section(".mpy.names"), used)) = "serve\0";
-static const mp_obj_t export_values[] = { &serve_function };
+static const mp_fun_builtin_t serve_function = { &mp_type_fun_builtin_0, serve };
+static const mp_fun_builtin_t leave_function = { &mp_type_fun_builtin_1, leave };
+
+static const char export_names[] __attribute__((section(".mpy.names"), used)) = "serve\0leave\0";
+static const mp_obj_t export_values[] = { &serve_function, &leave_function };
 
 mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords, const mp_obj_t *);
 mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
@@ -96,5 +106,6 @@ mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
 {
     (void)self, (void)arguments, (void)keywords, (void)values;
     mp_store_global(mp_qstr_table[1], export_values[0]);
+    mp_store_global(mp_qstr_table[2], export_values[1]);
     return mp_none;
 }

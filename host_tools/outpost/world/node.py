@@ -28,15 +28,20 @@ ISOLATIONS = ("fork", "process")
 WAKE, ASK, REPLY = struct.Struct(wire.WAKE), struct.Struct(wire.ASK), struct.Struct(wire.REPLY)
 SLEEP, LAP = struct.Struct(wire.SLEEP_MORE), struct.Struct(wire.LAP)
 
-# What the process does whose forks live the wakes: nothing of its own before it divides.
+# What the process does whose forks live the wakes: nothing of its own before it divides. A wake
+# ends where its program does: what the interpreter would tidy up is gone with the process.
 _PARENT = """
-import fork
+import fork, sys
 from node import cycle, gate
 from node.board import unix
 from node.uplink import session
 unix.given()
+sys.path.remove("")
 fork.serve()
-import main
+try:
+    import main
+except SystemExit as end:
+    fork.leave(end.args[0] if end.args else 0)
 """
 
 
