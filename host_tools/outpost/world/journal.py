@@ -74,14 +74,19 @@ class State:
 
 
 _STATE = tuple(one.name for one in fields(State))
+_WAKE = ("n", "clock_us", "cause", "ended", "awake_us", "laps", "drained", "battery_mj",
+         "harvest_mj", "asleep_us", "mode", "left_mj", "rate_uw", "pace_s", "spent_mj", "depth",
+         "decision", "share", "smoothed", "link", "programmed", "erases")
 
 
 class Journal:
     """The file `world.db` of a run, opened by the world that writes it."""
 
     def __init__(self, path: Path, batch: int = 1) -> None:
-        self._batch = batch  # wakes in a transaction; what is open when the world dies is lost
-        self._open = 0
+        self._batch = batch  # wakes in a transaction; what is not yet in one dies with the world
+        self._wakes: list[tuple[Any, ...]] = []
+        self._captures: list[tuple[Any, ...]] = []
+        self._flat: list[tuple[Any, ...]] = []
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")  # it need survive this process, not the PC
@@ -94,26 +99,35 @@ class Journal:
 
     def save(self, state: State, wake: dict[str, Any] | None = None) -> None:
         """Store the state and the wake that led to it, both or neither."""
-        if not self._open:
-            self._db.execute("BEGIN IMMEDIATE")
-        self._open += 1
         if wake is not None:
-            self._db.execute(f"INSERT INTO wakes ({', '.join(wake)}) "
-                             f"VALUES ({', '.join('?' * len(wake))})", tuple(wake.values()))
-        if self._open >= self._batch or state.done:
-            self._db.execute(f"INSERT OR REPLACE INTO state VALUES (1{', ?' * len(_STATE)})",
-                             [getattr(state, name) for name in _STATE])
-            self._db.execute("COMMIT")
-            self._open = 0
+            self._wakes.append(tuple(map(wake.get, _WAKE)))
+        if len(self._wakes) >= self._batch or state.done or wake is None:
+            self._write(state)
+
+    def _write(self, state: State) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._insert("wakes", self._wakes, f" ({', '.join(_WAKE)})")
+        self._insert("captures", self._captures)
+        self._insert("flat", self._flat)
+        self._db.execute(f"INSERT OR REPLACE INTO state VALUES (1{', ?' * len(_STATE)})",
+                         [getattr(state, name) for name in _STATE])
+        self._db.execute("COMMIT")
+
+    def _insert(self, table: str, rows: list[tuple[Any, ...]], columns: str = "") -> None:
+        if rows:
+            self._db.executemany(f"INSERT INTO {table}{columns} "
+                                 f"VALUES ({', '.join('?' * len(rows[0]))})", rows)
+            rows.clear()
 
     def captured(self, n: int, time_s: int, label: str, recording: str, start: int) -> None:
-        """Note the truth about a window before the node gets it."""
-        self._db.execute("INSERT INTO captures VALUES (?, ?, ?, ?, ?)",
-                         (n, time_s, label, recording, start))
+        """Note the truth about a window, before the node gets it."""
+        self._captures.append((n, time_s, label, recording, start))
+        if self._batch == 1:  # what the node makes of it may outlive this world
+            self._insert("captures", self._captures)
 
     def flat(self, from_us: int, until_us: int) -> None:
         """Note a time when the battery had nothing to give."""
-        self._db.execute("INSERT INTO flat VALUES (?, ?)", (from_us, until_us))
+        self._flat.append((from_us, until_us))
 
     def close(self) -> None:
         """Close the file."""

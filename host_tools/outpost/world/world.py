@@ -61,6 +61,7 @@ class World:
             state.cause, state.retained = causes.BROWNOUT, b""
         self.state = state
         self._node: Node | None = None  # that waits for its next wake
+        self._retained = NodeState()  # as the last whole wake left it
         self._pass_mj = 0.0  # what the last whole pass took
         self._resets = 0  # by the watchdog, in a row
         self._operations = 0  # of the flash, since the next fault has been due
@@ -206,8 +207,7 @@ class World:
 
     def _asleep(self, wake: dict[str, Any], last: Asleep) -> None:
         """Set the next wake: when the timer ends, or at the motion before it."""
-        state, schedule = self.state, self.schedule
-        node = NodeState()
+        state, schedule, node = self.state, self.schedule, self._retained
         if not node.load(last.retained):
             raise ProtocolError(f"the node retains {len(last.retained)} bytes that node/state.py "
                                 f"doesn't understand; {self.folder / 'node.log'} ends: "
