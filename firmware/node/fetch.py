@@ -49,9 +49,12 @@ class Fetch:
         self._file = None
 
     def welcome(self, settings, state):
-        """Whether it is worth asking for; False as well when it is all there already."""
+        """Whether it is worth asking for; False as well when it is all there already.
+
+        In CRITICAL there is no energy for it. In SAFE it may be what the node is waiting for.
+        """
         spec = settings.model
-        if (state.modes.mode >= CRITICAL or settings.trial
+        if (state.modes.mode == CRITICAL or settings.trial
                 or spec and spec.get("package") == self.number):
             return False
         known = noted()
@@ -113,7 +116,7 @@ def _size(path):
 def install(wake):
     """Put the package that has come on trial, or tell why not; the gateway hears either."""
     state = wake.state
-    if state.modes.mode >= CRITICAL:
+    if state.modes.mode == CRITICAL:
         return  # it can wait
     state.package = 0
     if wake.settings.trial or not package.waits():

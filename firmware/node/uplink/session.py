@@ -113,7 +113,8 @@ class Session:
         self._link.send(self._view[:size])
 
     def _take_up(self):
-        # The records are home: what is left of the time may go to the package.
+        # The records are home: what is left of the time may go to the package, as long as it is
+        # enough to ask, and to wait in vain for the last piece.
         from node.fetch import Fetch
 
         fetch, link = Fetch(self._offer), self._link
@@ -121,7 +122,7 @@ class Session:
             return
         self._fetch, tries = fetch, link.tries
         try:
-            while fetch.have < fetch.total and tries and self._left_ms() > link.patience_ms:
+            while fetch.have < fetch.total and tries and self._left_ms() > 2 * link.patience_ms:
                 before = fetch.have
                 self._send(fetch.want(self._buf, self._node, self._seal, link.window))
                 while (fetch.have < fetch.until and self._left_ms() > link.patience_ms
