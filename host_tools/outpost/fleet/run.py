@@ -19,7 +19,6 @@ from outpost.fleet.servers import Echo, Gateway
 from outpost.toolchain.servers import Mosquitto
 from outpost.world import journal
 
-WORKERS = 2
 TICK_S = 0.05
 LOOK_S = 0.5  # between two looks into the database
 EVERY = 10  # of so many nodes the frames of one are doubled
@@ -70,7 +69,8 @@ class _Fleet:
         self._strikes = list(plan.strikes)
         self._command = {} if gateway is None else {"command": gateway}
         self._told: dict[int, dict[str, Any]] = {}
-        self._begun_lines = [b""] * WORKERS
+        self._share = min(len(os.sched_getaffinity(0)), plan.nodes)  # workers
+        self._begun_lines = [b""] * self._share
         self._look_s = 0.0
 
     def live(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class _Fleet:
             self._db = journal.read(plan.database)
             stack.callback(self._db.close)
             self._ear = stack.enter_context(selectors.DefaultSelector())
-            self.workers = [self._worker(k) for k in range(min(WORKERS, plan.nodes))]
+            self.workers = [self._worker(k) for k in range(self._share)]
             stack.callback(self._end_workers)
             self._stage(self._strike)
             self._await_gateway()
@@ -104,7 +104,7 @@ class _Fleet:
         with (self.plan.folder / "workers.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "outpost.fleet", self.plan.folder, str(k + 1),
-                 str(min(WORKERS, self.plan.nodes))],
+                 str(self._share)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self._ear.register(process.stdout, selectors.EVENT_READ, k)
         return process

@@ -1,4 +1,4 @@
-"""A worker's share of the fleet: its nodes live side by side, an hour of each at a time.
+"""A worker's share of the fleet: its nodes live side by side, two hours of each at a time.
 
 Nodes know nothing of each other, so that what one lives does not depend on who lives beside it.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from outpost.world import audit
 from outpost.world.world import World
 
-SLICE_US = 3600 * 1_000_000  # of a node's life before it is another's turn
+SLICE_US = 7200 * 1_000_000  # of a node's life before it is another's turn
 FILES = 8  # that a node keeps open here
 TELL_S = 0.2
 
