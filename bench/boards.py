@@ -456,8 +456,11 @@ def measure(table: Table, scratch: Path) -> dict[str, tuple[float, str]]:
     append, mount, heap = flash(table, ours)
     look(table, ours, built_in)
     return {"memory.heap": (heap, "B"),
-            "costs.boot.reset": (handed - mount, "us"), "costs.boot.mount": (mount, "us"),
-            "costs.boot.import": (imports, "us"), "costs.boot.model": (loading, "us"),
+            "costs.boot.reset": (handed - mount, "us/reset"),
+            "costs.boot.mount": (mount, "us/reset"),
+            "costs.boot.import": (imports, "us/reset"),
+            "costs.boot.model": (loading, "us/reset"),
+            "costs.boot.resume": (stages["boot"], "us"),
             "costs.capture.sample": (stages["capture"] / 64, "us/sample"),
             "costs.post.smooth": (stages["post"], "us"),
             "costs.store.append": (append - PROGRAM_US, "us/record")}

@@ -43,7 +43,7 @@ _LISTS = ("curve", "pins")
 # What a board file may say: str, int or a tuple of choices is plain, a dimension is a figure (with
 # what it may be per after a slash), a dict is a table. "?" may be absent, "*" is any name.
 _COSTS = {
-    "boot": {"*": "time"},
+    "boot": {"*": "time/reset"},
     "capture": {"*": "time/sample,value,B"},
     "pre": {"*": "time/row,value,vector,bound,energy,jerk,centred,deviation,mad,crossings,root,"
                  "division,copy"},
@@ -211,7 +211,7 @@ class Board:
 
         `stage` is a key of `costs`, with the link's kind after a dot for uplink; a cost "per
         sample" is taken `counts["sample"]` times (0 if not given), one per nothing once:
-        `stage_us("store", page=2, sector=1)`, `stage_us("uplink.wifi", B=800)`.
+        `stage_us("store", page=2, sector=1)`, `stage_us("boot", reset=1)`.
         """
         table = self.costs
         for key in stage.split("."):

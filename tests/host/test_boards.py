@@ -196,6 +196,15 @@ def test_a_stages_time_is_the_sum_of_its_costs():
     assert board.stage_us("uplink.wifi") == wifi["session"].to("us")
 
 
+def test_sleep_that_keeps_ram_saves_the_boot():
+    boot = boards.load("rp2040").costs["boot"]
+    per = {name: one.per for name, one in boot.items()}
+    assert per.pop("resume") == "" and set(per.values()) == {"reset"}
+    board = boards.load("rp2040")
+    assert board.stage_us("boot") == boot["resume"].to("us")
+    assert board.stage_us("boot", reset=1) > 4 * board.stage_us("boot")
+
+
 def test_set_figure_changes_one_figure_and_nothing_else(change):
     file = change("chip.name", "ESP32")
     before = file.read_text().splitlines()

@@ -72,7 +72,7 @@ def _show_all(found: list["Board"], rates: dict[str, float], payload: int) -> No
         table.add_row(
             f"[bold]{board.name}[/]", board.architecture, _nice(board.memory["ram"]),
             _nice(board.flash.size), f"{board.flash.region('ring').size // 1024:,} KiB",
-            _nice(board.power["deep_sleep"]), f"{board.stage_us('boot') / 1000:.0f} ms",
+            _nice(board.power["deep_sleep"]), f"{board.stage_us('boot', reset=1) / 1000:.0f} ms",
             *(_years(board.lane_years("telemetry", rate, payload)) for rate in rates.values()))
     stdout.print(table)
     stdout.print(f"[dim]boot: from deep sleep to the node's first line. At a rate of "

@@ -64,7 +64,7 @@ class Drain:
             programming=drawn(power["flash"].to("mA")),
             listening=drawn(sensor["watch"].to("mA") - off),
             leak=capacity_mj(battery) * battery.self_discharge.value / 100 / YEAR_S,
-            boot_us=round(board.stage_us("boot")))
+            boot_us=round(board.stage_us("boot", reset=1)))
 
     def dump(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""

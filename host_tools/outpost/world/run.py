@@ -234,7 +234,7 @@ def costs(board: Board, meta: dict[str, Any]) -> dict[str, Any]:
               board.stage_us("pre", **meta["work"]["pre"]),
               board.stage_us("infer", **meta["work"]["infer"]),
               board.stage_us("post"), board.stage_us("store", record=2), 0)
-    return {"stage_us": [round(us) for us in stages],
+    return {"stage_us": [round(us) for us in stages], "reset_us": round(each("boot", "reset")),
             "sample_us": round((window - board.stage_us("capture")) / meta["window"]),
             "flash": {"program_us": round(each("store", "page")),
                       "program_byte_ns": round(1e3 * each("store", "B")),
