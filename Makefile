@@ -7,7 +7,7 @@ AT = $(if $(BOARD),--board $(BOARD)) $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run simulate fleet model check flash deploy repl monitor erase pull profile gateway \
-    firmware emulate test test-boards torture bench lint lock doctor clean
+    firmware emulate test test-boards test-chip torture bench lint lock doctor clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -56,7 +56,10 @@ test: venv  ## everything that runs on this machine
 	@.venv/bin/python -m pytest $(ARGS)
 
 test-boards: venv  ## the real firmware and every architecture's code, on emulated machines
-	@.venv/bin/python -m pytest tests/boards $(ARGS)
+	@.venv/bin/python -m pytest tests/boards -m "long or not long" $(ARGS)
+
+test-chip: venv  ## three minutes of test-boards: every architecture, and the emulated RP2040
+	@.venv/bin/python -m pytest tests/boards/test_architectures.py tests/boards/test_rp2040.py $(ARGS)
 
 gateway: venv  ## take in what nodes report: a broker of its own, SQLite
 	@$(OUTPOST) gateway $(ARGS)

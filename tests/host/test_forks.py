@@ -57,8 +57,8 @@ def start(tmp_path):
         (code / "main.py").write_text(main)
         (code / "node").symlink_to(bytecode.build() / "node")
         (folder / "board.json").write_text(
-            '{"node": 1, "lanes": [3, 3, 3, 3], "stage_us": [], "reset_us": 0, "sample_us": 0, "flash": {},'
-            ' "uplink": {}, "power": {}, "battery": {}}')
+            '{"node": 1, "lanes": [3, 3, 3, 3], "stage_us": [], "reset_us": 0, "sample_us": 0,'
+            ' "flash": {}, "uplink": {}, "power": {}, "battery": {}}')
         (tmp_path / "flash.img").write_bytes(b"\xff" * 4096 * 12)
         with (tmp_path / "flash.img").open("r+b") as flash, (tmp_path / "log").open("ab") as log:
             fcntl.flock(flash, fcntl.LOCK_EX)

@@ -18,7 +18,7 @@ from node.sensor.lsm6dsox import LSM6DSOX
 # Pins and flash map: boards/rp2040.toml. The ring is counted from the start of rp2.Flash().
 UART_PINS = (0, 1)
 I2C_PINS = (4, 5)  # SDA, SCL
-_I2C_HZ = const(1000000)  # fast mode plus: LSM6DSOX datasheet DS12814, 4.4; pull-ups of 1 kOhm
+_I2C_HZ = const(1000000)  # fast mode plus: LSM6DSOX datasheet DS12814, 4.4; 2.2 kOhm pull it up
 EVENT_PIN = const(6)
 AWAKE_PIN = const(22)
 VBUS_PIN = const(24)
