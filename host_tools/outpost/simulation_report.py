@@ -122,6 +122,8 @@ def _side_by_side(outcomes: list[Outcome]) -> str:
         rows.append(row(f"{phase}, J a day", lambda t, phase=phase: (
             f"{t['energy_mj'][phase] / 1e3 / t['days']:,.4f}")))
     for mode in MODES.values():
+        if not any(mode in one.told["modes"] for one in outcomes):
+            continue
         rows.append(row(f"{mode}, % of the time", lambda t, mode=mode: (
             f"{100 * t['modes'].get(mode, 0) / sum(t['modes'].values()):.2f}")))
     return page.table(("", *(one.case.name for one in outcomes)), rows, numbers=1)
