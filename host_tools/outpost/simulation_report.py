@@ -9,6 +9,7 @@ import numpy as np
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import modes
 from node.board import BROWNOUT, COLD
+from node.settings import Settings
 from outpost import cascade, page, simulate, words
 from outpost.boards import STAGES, Figure
 from outpost.page import BANDS, FAINT, INK, LINE
@@ -48,7 +49,9 @@ def _sections(one: Outcome, prefix: str) -> Iterator[str]:
         f"{prefix}Battery",
         "What the world's battery really holds, and what the node believes. Shaded: the node's "
         "mode, where it is not FULL. Dashed: where it goes at the mean of the last seven days.",
-        _battery(life), _mode_table(one))
+        _battery(life), "<p class=faint>Days left, as the node forecasts at each wake from what "
+        "it believes and its mean power of the last days; and seconds between its timer wakes."
+        "</p>", _forecast(life), _mode_table(one))
     yield page.section(
         f"{prefix}Joules by phase", f"A day, at the battery ({html.escape(plan.battery.name)}). "
         "Boot to uplink are the stages of a wake; listen is the sensor watching for motion, leak "
@@ -60,9 +63,9 @@ def _sections(one: Outcome, prefix: str) -> Iterator[str]:
         "weakest among the figures a phase rests on.", _budget(one))
     yield page.section(
         f"{prefix}Latency", f"How long each stage took, modelled for "
-        f"{html.escape(plan.board.name)}. Dotted: the awake deadline, "
-        f"{one.plan.settings['awake_ms'] / 1e3:g} s; dashed: the contract's awake_p99_ms, where "
-        "it has one.", _latency(one))
+        f"{html.escape(plan.board.name)}; {_late(one):,} wakes ended at the deadline. Dotted: the "
+        f"awake deadline, {one.plan.settings['awake_ms'] / 1e3:g} s; dashed: the contract's "
+        "awake_p99_ms, where it has one.", _latency(one))
     yield page.section(
         f"{prefix}Decisions", "Held against the labels of the recordings the node was given, by "
         "who decided and in which mode; and what main makes of the same windows. A pass counts up "
@@ -165,8 +168,31 @@ def _battery(life: Life) -> str:
     for begin, end in life.flat:
         figure.add_vrect(x0=page.when(begin), x1=page.when(end), fillcolor=INK, opacity=0.6,
                          line_width=0, annotation_text="flat", layer="below")
-    figure.update_yaxes(title="% of capacity", range=[0, 104])
+    charge = life.battery_mj * percent
+    figure.update_yaxes(title="% of capacity", range=[max(0.0, charge.min() - 10),
+                                                      min(104.0, charge.max() + 10)])
     return page.plot(figure, 340)
+
+
+def _forecast(life: Life) -> str:
+    import plotly.graph_objects as go
+
+    whole = np.flatnonzero(life.told["rate_uw"] > 0)
+    few = whole[_few(len(whole))] if len(whole) else whole
+    told = {key: values[few] for key, values in life.told.items()}
+    slowest_s = Settings(str(life.plan.folder / "node/settings.json")).wake_most_s
+    pace_s = np.where(life.mode[few] < modes.CRITICAL, told["pace_s"], slowest_s)
+    times = _times(life.clock_s[few])
+    figure = go.Figure()
+    figure.add_scatter(x=times, y=_round(told["left_mj"] / told["rate_uw"] * 1e3 / DAY_S, 1),
+                       mode="lines", name="days left", line={"color": INK, "width": 1.5})
+    figure.add_scatter(x=times, y=pace_s.tolist(), mode="lines", name="pace, s",
+                       line={"color": FAINT, "width": 1.5, "dash": "dot"}, yaxis="y2")
+    figure.update_layout(
+        yaxis={"title": "days", "rangemode": "tozero"},
+        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": "s",
+                "rangemode": "tozero"})
+    return page.plot(figure, 200)
 
 
 def _bands(life: Life) -> list[tuple[str, float, float]]:
@@ -237,6 +263,11 @@ def _latency(one: Outcome) -> str:
     figure.update_layout(showlegend=False)
     return (page.plot(figure, 170 * ((len(names) + 3) // 4) + 60, top=30)
             + "<p class=faint>Milliseconds across, wakes upward, both logarithmic.</p>")
+
+
+def _late(one: Outcome) -> int:
+    """Return how many wakes the deadline cut short."""
+    return int((one.life.took_us[:, -1] >= 1e3 * one.plan.settings["awake_ms"]).sum())
 
 
 def _queue(life: Life) -> str:
