@@ -80,4 +80,26 @@ extern const mp_type_t mp_type_fun_builtin_3 MP_OBJECT(80);
 /* The numbers this interpreter gave to the names of the module: [0] is the file's. */
 extern const uint16_t *const mp_qstr_table MP_SLOT(qstrs);
 
+#define MP_NAME(name, value) #name "\0"
+#define MP_VALUE(name, value) value,
+
+/* The module's names and what stands for them: EXPORTS(EXPORT) is EXPORT(name, value) of each.
+ *
+ * The linker turns the names into the file's table of names; they take no room in the code.
+ * outpost_module() runs when the module is imported, with the module's globals in place. */
+#define MP_MODULE(EXPORTS) \
+    static const char export_names[] __attribute__((section(".mpy.names"), used)) = \
+        EXPORTS(MP_NAME); \
+    static const mp_obj_t export_values[] = { EXPORTS(MP_VALUE) }; \
+    mp_obj_t outpost_module(const mp_fun_t *, size_t, size_t, const mp_obj_t *); \
+    mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords, \
+                            const mp_obj_t *values) \
+    { \
+        (void)self, (void)arguments, (void)keywords, (void)values; \
+        for (size_t i = 0; i < sizeof export_values / sizeof export_values[0]; i++) { \
+            mp_store_global(mp_qstr_table[i + 1], export_values[i]); \
+        } \
+        return mp_none; \
+    }
+
 #endif

@@ -175,23 +175,6 @@ static MP_DEFINE_CONST_DICT(outpost_globals, outpost_entries);
 
 #else
 
-#define NAME(name, value) #name "\0"
-#define VALUE(name, value) value,
-
-/* The linker turns these into the file's table of names; they take no room in the code. */
-static const char export_names[] __attribute__((section(".mpy.names"), used)) = EXPORTS(NAME);
-static const mp_obj_t export_values[] = { EXPORTS(VALUE) };
-
-/* Runs when the module is imported, with the module's globals in place. */
-mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords, const mp_obj_t *);
-mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
-                        const mp_obj_t *values)
-{
-    (void)self, (void)arguments, (void)keywords, (void)values;
-    for (size_t i = 0; i < sizeof export_values / sizeof export_values[0]; i++) {
-        mp_store_global(mp_qstr_table[i + 1], export_values[i]);
-    }
-    return mp_none;
-}
+MP_MODULE(EXPORTS)
 
 #endif

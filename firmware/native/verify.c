@@ -24,14 +24,6 @@ static mp_obj_t check(mp_obj_t signature, mp_obj_t public_key, mp_obj_t message)
 
 static const mp_fun_builtin_t check_function = { &mp_type_fun_builtin_3, check };
 
-static const char export_names[] __attribute__((section(".mpy.names"), used)) = "check\0";
-static const mp_obj_t export_values[] = { &check_function };
+#define EXPORTS(EXPORT) EXPORT(check, &check_function)
 
-mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords, const mp_obj_t *);
-mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
-                        const mp_obj_t *values)
-{
-    (void)self, (void)arguments, (void)keywords, (void)values;
-    mp_store_global(mp_qstr_table[1], export_values[0]);
-    return mp_none;
-}
+MP_MODULE(EXPORTS)

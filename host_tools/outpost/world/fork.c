@@ -97,15 +97,8 @@ static mp_obj_t leave(mp_obj_t code)
 static const mp_fun_builtin_t serve_function = { &mp_type_fun_builtin_0, serve };
 static const mp_fun_builtin_t leave_function = { &mp_type_fun_builtin_1, leave };
 
-static const char export_names[] __attribute__((section(".mpy.names"), used)) = "serve\0leave\0";
-static const mp_obj_t export_values[] = { &serve_function, &leave_function };
+#define EXPORTS(EXPORT) \
+    EXPORT(serve, &serve_function) \
+    EXPORT(leave, &leave_function)
 
-mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords, const mp_obj_t *);
-mp_obj_t outpost_module(const mp_fun_t *self, size_t arguments, size_t keywords,
-                        const mp_obj_t *values)
-{
-    (void)self, (void)arguments, (void)keywords, (void)values;
-    mp_store_global(mp_qstr_table[1], export_values[0]);
-    mp_store_global(mp_qstr_table[2], export_values[1]);
-    return mp_none;
-}
+MP_MODULE(EXPORTS)
