@@ -52,11 +52,12 @@ def begin(db: Connection, model: str, version: int, content: Mapping[int, bytes]
     The first `canary` of them get it first. Whatever else was under way to a node and has not
     come to it yet is withdrawn.
     """
-    now = time.time()
     if not nodes or len(set(nodes)) != len(nodes):
         raise RolloutError("a roll-out is to nodes, each named once")
     if not 0 <= canary <= len(nodes):
         raise RolloutError(f"{canary} canaries of {len(nodes)} nodes")
+    _lock(db)
+    now = time.time()
     db.execute(update(targets).where(targets.c.node.in_(nodes), targets.c.state.in_(OPEN))
                .values(state="withdrawn", changed_at=now))
     number = db.execute(insert(rollouts).values(
@@ -75,6 +76,7 @@ def begin(db: Connection, model: str, version: int, content: Mapping[int, bytes]
 
 def stop(db: Connection, rollout: int, reason: str) -> None:
     """Offer it to nobody any more; who has it already keeps it if it stands its trial."""
+    _lock(db)
     now = time.time()
     db.execute(update(rollouts).where(rollouts.c.id == rollout, rollouts.c.state.in_(RUNNING))
                .values(state="stopped", reason=reason, changed_at=now))
@@ -112,6 +114,7 @@ def pieces(db: Connection, want: Want) -> tuple[int, list[tuple[int, bytes]]]:
 
     What the node has by now is noted.
     """
+    _lock(db)
     row = db.execute(
         select(packages.c.content, targets.c.rollout)
         .join(targets, targets.c.rollout == packages.c.rollout)
@@ -144,6 +147,7 @@ def heed(db: Connection, batch: Iterable[Records | Part]) -> None:
 
 
 def _told(db: Connection, node: int, why: int, number: int) -> None:
+    _lock(db)
     row = db.execute(
         select(targets.c.rollout, targets.c.state)
         .join(packages, packages.c.rollout == targets.c.rollout)
@@ -178,8 +182,7 @@ def _wanted() -> Any:
 
 def advance(db: Connection) -> bool:
     """Go on with, end or stop what is under way, as its nodes do; False if there is nothing."""
-    running = db.execute(select(rollouts).where(rollouts.c.state.in_(RUNNING))
-                         .with_for_update()).all()
+    running = _lock(db)
     for one in running:
         nodes = db.execute(select(targets, status.c["items"], status.c.heard_at)
                            .outerjoin(status, status.c.node == targets.c.node)
@@ -210,6 +213,15 @@ def known(db: Connection) -> list[dict[str, Any]]:
     """Return the summaries of all roll-outs, the newest first."""
     return [summary(db, row.id)
             for row in db.execute(select(rollouts.c.id).order_by(rollouts.c.id.desc())).all()]
+
+
+def _lock(db: Connection) -> Sequence[Any]:
+    """Return what is under way, which nobody else may move before the commit.
+
+    Before anything is written here, so that two gateways don't wait for each other.
+    """
+    return db.execute(select(rollouts).where(rollouts.c.state.in_(RUNNING))
+                      .order_by(rollouts.c.id).with_for_update()).all()
 
 
 def _bad(canaries: Iterable[Any]) -> str | None:
