@@ -149,15 +149,10 @@ class Mount(Sectors):
                 _head[:] = seen_view[:HEAD]
             else:
                 high, beyond = middle, found
-                sure = (found == base + middle - n or found == JUNK or found == BLANK and base == 0
+                sure = (found == base + middle - n or found == BLANK and base == 0
                         or found == ERASED and unpack_from("<I", seen)[0] == base + middle)
         if sure and not self._troubled:
-            if beyond != JUNK:
-                return base + low, beyond == BLANK and _PERHAPS
-            ahead = base + low + 2  # a damaged sector can hide those after it
-            found = self._look(ahead % n)
-            if (found == ahead - n or found == BLANK and ahead < n) and not self._troubled:
-                return base + low, _PERHAPS
+            return base + low, beyond == BLANK and _PERHAPS
         return self._scan()
 
     def _scan(self):
@@ -203,10 +198,8 @@ class Mount(Sectors):
                 break
             spot = resume
         near = spot + self.page > self.sector_size
-        if near and lost == _PERHAPS:
-            found = self._look((self._ordinal + 2) % self.sectors)
-            if found != BLANK and found != self._ordinal + 2 - self.sectors:
-                return _AGAIN  # perhaps the next one is blank and was left behind
+        if lost == _PERHAPS and (near or not solid) and not self._first_lap():
+            return _AGAIN
         if not solid or not self.blank(index, spot + self.page):
             lost = near = _LOST
         if lost and near:
@@ -221,6 +214,14 @@ class Mount(Sectors):
                 self.lay_mark(*self._mark)
                 self._ready = self.program(marked % self.sectors, 0, BASE - HEAD, MARK)
         return 0 if solid else SHAKY
+
+    def _first_lap(self):
+        # Else the next sector is blank because its erase was cut, and this one is not the newest.
+        before, ahead, last = self._ordinal - 1, self._ordinal + 2, self.sectors - 1
+        found = self._look(ahead % self.sectors)
+        return ((found == BLANK or found == ahead - self.sectors)
+                and (before < 0 or self._look(before % self.sectors) == before)
+                and (self._ordinal >= last or self._look(last) == BLANK))
 
     def _skip_sequences(self):
         # Records may be hidden behind damage or gone with a sector: their sequences are not given

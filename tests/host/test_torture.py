@@ -207,18 +207,23 @@ def newest_goes_first(m, patch) -> None:
     patch(m.Ring, "_opened", jump)
 
 
+def what_is_followed_by_blank_is_the_newest(m, patch) -> None:
+    patch(m.Ring, "_first_lap", lambda self: True)
+
+
 PLANTED = [no_record_crc, no_head_crc, header_after_records, no_read_back,
            nothing_programmed_again, no_void, write_on_at_the_tail,
            any_mark_is_believed, mark_before_erase, no_trouble_flag, stale_state_is_believed,
            sequences_after_damage, what_wavers_keeps_no_number,
-           what_was_cut_short_hides_what_followed, acknowledgement_only_in_ram, newest_goes_first]
+           what_was_cut_short_hides_what_followed, acknowledgement_only_in_ram, newest_goes_first,
+           what_is_followed_by_blank_is_the_newest]
 
 
 def nothing(m, patch) -> None:
     pass
 
 
-def found(torturer, exhaustive: int = 36, drawn: int = 40) -> bool:
+def found(torturer, exhaustive: int = 40, drawn: int = 40) -> bool:
     """Is anything broken? What shows without any cut is found sooner, so that comes first."""
     for density in (0, None):
         for number in range(exhaustive + (drawn if density is None else 60)):

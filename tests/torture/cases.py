@@ -11,6 +11,9 @@ TINY = (("append", 1), ("append", 8), ("prepare",), ("extend", 2, 3), ("ack", 1)
 NEIGHBOURS = ((5, ("stuck", "dead", "stuck")), (7, ("noise", "stuck", "stuck")),
               (5, ("error", "stuck", "dead")), (7, ("error", "stuck", "dead")))
 
+# Both sectors where a search begins are bad, of so few that it sees hardly any other.
+CROSSROADS = ((4, "error", 3), (5, "error", 3), (4, "stuck", 12), (6, "dead", 6))
+
 STEPS = (("append", 24), ("extend", 6), ("ack", 5), ("prepare", 6), ("cold", 2), ("warm", 3),
          ("save", 1), ("stale", 1))
 
@@ -30,6 +33,11 @@ def exhaustive(nested):
             ops += [("append", 9), ("append", 9), ("cold",)] * 20
             density = 20 if at or first == 7 else 256
             yield Case(40 + at, ops, sectors=16, size=96, page=32, every=False, density=density)
+    for sectors, sort, at in CROSSROADS:
+        ops = [("append", 9)] * at + [("ack", 2), ("bad", 0, "error")]
+        ops += [("append", 9)] * 2 + [("bad", sectors // 2, sort)]
+        ops += [("append", 9), ("ack", 0), ("cold",)] * sectors + [("append", 9)] * 8
+        yield Case(60 + at, ops, sectors, size=96, page=32, depth=2, density=3, nested=3)
     yield Case(1, TINY[:8], sectors=3, size=80, page=24, depth=2, nested=nested)
     yield Case(2, TINY[8:], sectors=3, size=80, page=24, depth=2, nested=nested)
     for unit in (1, 16):
