@@ -51,7 +51,8 @@ def shares(life: Life, found: Audit) -> list[Share]:
         share = main = right / total
         spared = 0.0
         if tier != BY_MAIN:
-            wakes = [n for n in found.decided[tier] if life.mode[n - 1] == mode and n in captures]
+            wakes = [n for n in found.decided[tier] if life.mode[n - 1] == mode]
+            wakes = wakes or found.decided[tier]  # power went before the mode was told
             main = _main(life, [captures[n] for n in wakes[::max(1, len(wakes) // MOST)]])
             spared = (mj.get(BY_MAIN, mj[tier]) - mj[tier]) * total
         told.append(Share(TIERS[tier], MODES.get(mode, str(mode)), total, share, main, mj[tier],
@@ -84,7 +85,9 @@ def _sending_mj(life: Life, found: Audit, sent: dict[int, bytes]) -> float:
     """Return what a window took on flash, as the world saw it, and takes on the air."""
     stored = life.drained_mj[:, STORE]
     others = [n for n in found.decided.get(BY_MAIN, []) if n not in sent]
-    keeping = stored[np.array(list(sent)) - 1].mean() - stored[np.array(others, int) - 1].mean()
+    keeping = stored[np.array(list(sent)) - 1].mean()
+    if others:
+        keeping -= stored[np.array(others) - 1].mean()
     plan, size = life.plan, max(map(len, sent.values()))
     drain = Drain.of(plan.board, plan.battery, plan.radio)
     sent_b = size + -(-size // PART) * FRAMED
