@@ -158,6 +158,37 @@ def test_brokers_and_gateways_killed_at_random(kind, database):
     check(database, nodes)
 
 
+def test_an_answer_ends_with_the_connection(monkeypatch):
+    """aiomqtt would wait ten seconds for what a broker that has died will never confirm."""
+    dies = asyncio.Event()
+
+    class Client:
+        async def __aenter__(self): return self
+        async def __aexit__(self, *_): return None
+        async def subscribe(self, *_, **__): pass
+        async def publish(self, *_): await asyncio.Event().wait()
+
+        @property
+        async def messages(self):
+            await dies.wait()
+            raise mqtt.aiomqtt.MqttError("gone")
+            yield
+
+    monkeypatch.setattr(mqtt, "connection", lambda broker: Client())
+
+    async def answer() -> None:
+        port = mqtt.Port(None, mqtt.Where("127.0.0.1", 1))
+        runs = asyncio.create_task(port.run())
+        await port.ready.wait()
+        reply = asyncio.create_task(port._reply(1, b"frame"))
+        assert (await asyncio.wait({reply}, timeout=0.1))[1]  # it waits as long as there is hope
+        dies.set()
+        await asyncio.wait_for(reply, 5)
+        runs.cancel()
+
+    asyncio.run(answer())
+
+
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_two_workers_share_the_work(database, mosquitto):
     nodes = made(20, 200)

@@ -79,6 +79,7 @@ class Port:
         share = f"$share/{group}/" if group else ""
         self._topic = f"{share}{broker.prefix}/+/up"
         self._client: aiomqtt.Client | None = None
+        self._answer: asyncio.Timeout | None = None  # that is on its way
         self.ready = asyncio.Event()  # subscribed at the moment
 
     async def run(self) -> None:
@@ -97,6 +98,8 @@ class Port:
                 log.warning("%s: %s; again in %.1f s", self._broker, error, wait_s)
             finally:
                 self._client = None
+                if self._answer is not None:  # aiomqtt would wait for it, and we with it
+                    self._answer.reschedule(asyncio.get_running_loop().time())
                 self.ready.clear()
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, WAIT_S[1])
@@ -112,6 +115,9 @@ class Port:
         if self._client is None:
             return
         try:
-            await self._client.publish(f"{self._broker.prefix}/{node}/down", frame)
-        except aiomqtt.MqttError as error:
-            log.warning("%s: an answer was lost: %s", self._broker, error)
+            async with asyncio.timeout(None) as self._answer:
+                await self._client.publish(f"{self._broker.prefix}/{node}/down", frame)
+        except (aiomqtt.MqttError, TimeoutError) as error:
+            log.warning("%s: an answer was lost: %s", self._broker, str(error) or "no connection")
+        finally:
+            self._answer = None
