@@ -13,6 +13,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from outpost.gateway.keys import enrol
 
 DAY_S, WAKE_S = 86400, 300
 MPY, NONCE = 2, 7  # x64
+TOGETHER_S = 600  # what comes within so long is stored at once
 FIRST = 1001  # number of the first node
 LANES = (outbox.ALERT, outbox.EVENT, outbox.TELEMETRY, outbox.DIAGNOSTIC)
 MJ = (310, 880, 45, 12, 8, 95, 1450, 820, 210, 260)  # a day, by phase
@@ -57,7 +59,7 @@ def story(number: int, random: Random) -> Story:
                 windows=number % 25 == 3)
     match number % 40:
         case 3:
-            one.critical, one.full, one.drain = 0.85, 0.42, 1.0
+            one.critical, one.full, one.drain = random.uniform(0.8, 0.95), 0.42, 1.0
         case 11:
             one.silent = random.uniform(0.6, 0.95)
         case 17:
@@ -66,7 +68,7 @@ def story(number: int, random: Random) -> Story:
             one.deaf = random.uniform(0.7, 0.95)
         case 31:
             one.full, one.drain = 0.55, 1.1
-        case 36 if number % 80 == 36:
+        case 36:
             one.hot = 0.97
     return one
 
@@ -282,16 +284,14 @@ def fill(database: str | Path, nodes: int, days: float = 2.0, session_s: int = 2
             sessions.append((at + session_s, at, one))
             at += session_s * one.random.uniform(0.97, 1.03)
     sessions.sort(key=lambda session: session[0])
-    for first in range(0, len(sessions), 200):
-        frames = []
-        for end_s, at, one in sessions[first:first + 200]:
+    for _, together in groupby(sessions, key=lambda session: session[0] // TOGETHER_S):
+        frames: list[bytes] = []
+        for end_s, at, one in together:
             share = (end_s - begin_s) / (now_s - begin_s)
-            if one.story.silent is not None and share > one.story.silent:
-                continue
-            one.live(at, end_s, share, wakes)
-            frames.append((end_s, list(one.report(end_s))))
-        for end_s, mine in frames:
-            take(desk, mine, end_s)
+            if one.story.silent is None or share <= one.story.silent:
+                one.live(at, end_s, share, wakes)
+                frames += one.report(end_s)
+        take(desk, frames, end_s)
     assert not desk.refused, desk.refused
     engine.dispose()
     if rolled:

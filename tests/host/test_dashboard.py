@@ -37,6 +37,8 @@ from outpost.toolchain import browser as browsers
 from outpost.toolchain.servers import free_port
 
 TOKEN = "a-token-that-is-long-enough-for-this"
+PATIENCE_MS = 120_000  # a busy machine is no failure
+expect.set_options(timeout=PATIENCE_MS)
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -76,6 +78,7 @@ def visit(chromium: Browser):
         def visit(database: str | Path, path: str = "/", viewport: dict = DESKTOP) -> Page:
             url = stack.enter_context(served(database))
             page = stack.enter_context(chromium.new_context(viewport=viewport)).new_page()
+            page.set_default_timeout(PATIENCE_MS)
             page.on("request", lambda request: troubles.append(request.url)
                     if not request.url.startswith((url, "data:", "blob:")) else None)
             page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -302,9 +305,9 @@ def test_a_rollout_tells_its_story(visit, tmp_path):
     page = visit(database, "/rollouts")
     first, second = page.locator(".rollout").first, page.locator(".rollout").nth(1)
     expect(second).to_contain_text("motion 2")
-    expect(second.locator(".why")).to_contain_text("node 1001: crashed")
+    expect(second.locator(".why")).to_contain_text("node 1001: crashes")
     expect(second.locator(".legend")).to_contain_text("5 withdrawn")
-    expect(second.locator(".back")).to_contain_text("1001 went back to the model before: crashed")
+    expect(second.locator(".back")).to_contain_text("1001 went back to the model before: crashes")
     expect(first.locator(".tag")).to_have_text("on its canaries")
 
     page.evaluate("window.mark = 'the same page'")
@@ -318,7 +321,7 @@ def test_a_rollout_tells_its_story(visit, tmp_path):
     row = first.locator("tr", has_text="1004")
     expect(row).to_contain_text("is fetching it")
     expect(row).to_contain_text("50 %")
-    expect(first.locator(".back")).to_contain_text("1003 refused it: no room on the node")
+    expect(first.locator(".back")).to_contain_text("1003 refused it: no room")
     expect(first.locator("tr", has_text="1001")).to_contain_text("motion 3")
     expect(first.locator("tr", has_text="1005")).to_contain_text("motion 1")
     assert page.evaluate("window.mark") == "the same page"

@@ -5,9 +5,11 @@ open, static/live.js asks for it again every second with the version it has, and
 in its place; where nothing is, the answer is empty. So nothing is kept here between two requests.
 """
 
+import gzip
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,15 +109,18 @@ class Pages:
 
     def windows(self, request: Request) -> Response:
         """Windows that nodes were unsure about, to be labelled."""
-        node = request.query_params.get("node", "")
+        asked = request.query_params.get("node", "")
+        node = int(asked) if asked.isdecimal() and int(asked) >> 32 == 0 else None
+        unlabelled = request.query_params.get("show") == "unlabelled"
         with self.reader.read() as db:
-            told = all_windows.told(
-                db, int(node) if node.isdecimal() and int(node) >> 32 == 0 else None,
-                request.query_params.get("show") == "unlabelled")
-        version = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
-        if version == request.headers.get("x-have"):
-            return Response(status_code=204)
-        return self._answer(request, "windows.html", version, **told)
+            version = "/".join(map(str, views.windows_version(db)))
+            if version == request.headers.get("x-have"):
+                return Response(status_code=204)
+            found = kept.newest(db, all_windows.SHOWN, node, unlabelled)
+            told = all_windows.told(db, found)
+            labelled = kept.count_labelled(db)
+        return self._answer(request, "windows.html", version, windows=told, labelled=labelled,
+                            only=node, unlabelled=unlabelled)
 
     async def label(self, request: Request) -> Response:
         """Note what a person calls a window."""
@@ -192,9 +197,18 @@ def utc(time_s: float) -> str:
 # --- what pages are dressed in ---
 
 
+@dataclass(frozen=True)
+class Asset:
+    """A file that pages load; `version` changes with its content."""
+
+    packed: bytes  # by gzip
+    kind: str
+    version: str
+
+
 @cache
-def _assets() -> dict[str, tuple[bytes, str, str]]:
-    """Return name: (content, type, hash) of all there is. None of it comes from elsewhere."""
+def _assets() -> dict[str, Asset]:
+    """Return all there are, by name. None of it comes from elsewhere."""
     import importlib.util
 
     plotly = importlib.util.find_spec("plotly")
@@ -204,23 +218,23 @@ def _assets() -> dict[str, tuple[bytes, str, str]]:
     found = {}
     for file in files:
         content = file.read_bytes()
-        found[file.name] = (content, TYPES[file.suffix],
-                            hashlib.sha256(content).hexdigest()[:12])
+        found[file.name] = Asset(gzip.compress(content, 4), TYPES[file.suffix],
+                                 hashlib.sha256(content).hexdigest()[:12])
     return found
 
 
 def asset_url(name: str) -> str:
     """Return where a browser finds an asset; another content is another URL."""
-    return f"/static/{name}?{_assets()[name][2]}"
+    return f"/static/{name}?{_assets()[name].version}"
 
 
 def asset(request: Request) -> Response:
-    """Give a browser an asset, to keep."""
+    """Give a browser an asset, to keep. All browsers unpack gzip."""
     found = _assets().get(request.path_params["name"])
     if found is None:
         return Response(status_code=404)
-    return Response(found[0], media_type=found[1],
-                    headers={"Cache-Control": "public, max-age=31536000, immutable"})
+    return Response(found.packed, media_type=found.kind, headers={
+        "Content-Encoding": "gzip", "Cache-Control": "public, max-age=31536000, immutable"})
 
 
 def app(database: str | Path, token: str) -> Callable[..., Any]:

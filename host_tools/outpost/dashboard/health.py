@@ -64,7 +64,8 @@ def of(node: Glance, now: float) -> Health:
                       f"{words.mode_reason(items.get('mode_reason', 0))}"))
     left = days_left(items)
     if left is not None and left < FEW_DAYS:
-        found.append((BAD if left < FEWER_DAYS else LOOK, f"battery lasts {left} days"))
+        found.append((BAD if left < FEWER_DAYS else LOOK,
+                      f"{left} {'day' if left == 1 else 'days'} left"))
     for reason, name in words.FAULTS.items():
         if items.get("faults", 0) >> reason & 1:
             found.append((BAD if reason in GRAVE else LOOK, name))

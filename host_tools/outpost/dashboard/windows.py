@@ -28,9 +28,8 @@ class Panel:
     high: float
 
 
-def told(db: Connection, node: int | None, unlabelled: bool) -> dict[str, Any]:
-    """Return the newest windows and what there is to say to each."""
-    found = kept.newest(db, SHOWN, node, unlabelled)
+def told(db: Connection, found: list[kept.Window]) -> list[dict[str, Any]]:
+    """Return what there is to say to each of `found`."""
     carried = {one: models.known(name) for one, name in views.models_of(
         db, {window.key[0] for window in found}, name_of_model).items()}
     nothing = models.Model()
@@ -44,8 +43,7 @@ def told(db: Connection, node: int | None, unlabelled: bool) -> dict[str, Any]:
             "heavy": one.heavy and (one.heavy[0], round(100 * one.heavy[1])),
             "classes": _classes(model, one),
             "panels": panels(one.samples, model)})
-    return {"windows": shown, "labelled": kept.count_labelled(db), "shown": SHOWN,
-            "only": node, "unlabelled": unlabelled}
+    return shown
 
 
 def _classes(model: models.Model, one: kept.Window) -> list[str]:

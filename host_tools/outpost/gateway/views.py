@@ -16,7 +16,18 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from node import record
 from node.outbox import ALERT
 from outpost.gateway import store
-from outpost.gateway.store import heartbeats, keys, lanes, records, rollouts, status, targets
+from outpost.gateway.store import (
+    answers,
+    heartbeats,
+    keys,
+    labels,
+    lanes,
+    records,
+    rollouts,
+    status,
+    targets,
+    windows,
+)
 
 USUAL = 4  # heartbeats whose mean distance is a node's usual one
 EPOCHS = 3  # of a lane that are looked at: all but the newest are of a history that is gone
@@ -283,3 +294,13 @@ def rollouts_version(db: Connection) -> tuple[Any, ...]:
     """Return what changes when anything about a roll-out does."""
     return (*db.execute(select(func.max(rollouts.c.id), func.max(rollouts.c.changed_at))).one(),
             db.execute(select(func.max(targets.c.changed_at))).scalar())
+
+
+# --- windows ---
+
+
+def windows_version(db: Connection) -> tuple[Any, ...]:
+    """Return what changes when there is a new window, answer or label, or one less."""
+    return (db.execute(select(func.max(windows.c.received_at))).scalar(),
+            db.execute(select(func.max(answers.c.answered_at))).scalar(),
+            *db.execute(select(func.count(), func.max(labels.c.labelled_at))).one())

@@ -79,7 +79,9 @@ def _window(db: Connection, row: Any) -> Window:
     label = db.execute(select(labels.c.label).where(_is(labels, row))).scalar()
     decision = db.execute(select(records.c.payload).where(
         records.c.node == row.node, records.c.lane == TELEMETRY,
-        records.c.kind == record.DECISION, records.c.time_s == row.time_s).limit(1)).scalar()
+        records.c.kind == record.DECISION, records.c.time_s == row.time_s)
+        # from the newest backwards, as the key has it: what is asked for lies near the end
+        .order_by(records.c.epoch.desc(), records.c.seq.desc()).limit(1)).scalar()
     return Window((row.node, row.epoch, row.seq), row.time_s, row.samples,
                   (decision[0], decision[1] / 255) if decision else None,
                   (heavy.label, heavy.share) if heavy else None, label)
