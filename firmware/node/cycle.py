@@ -94,6 +94,7 @@ class Wake:
             sys.print_exception(error)
             self.outbox.mount()
         state.wakes += 1
+        state.carried = 0
         state.causes[board.cause] += 1
         if not clean:
             state.verified = state.state_s = 0
@@ -120,7 +121,8 @@ class Wake:
         if day:
             from node import summary
 
-            self.outbox.put(DIAGNOSTIC, record.DAY, now_s, summary.day(energy, *day))
+            self.outbox.put(DIAGNOSTIC, record.DAY, now_s, summary.day(energy, *day, state.spent))
+            state.spent = 0
 
     def _capture(self):
         settings, state = self.settings, self.state
@@ -241,7 +243,7 @@ class Wake:
         waiting = outbox.depth()
         try:
             self._send()
-            state.uplink_s = board.now_s() + state.energy.uplink_s(self.settings)
+            state.uplink_s = board.now_s() + schedule.uplink_s(state, self.settings)
             state.unlinked = 0
             self.reported = True
         finally:
@@ -257,6 +259,8 @@ class Wake:
             Session(self.board, self.settings, self.state, self.outbox, link).hold()
         finally:
             link.close()
+            self.state.carried = link.carried
+            self.state.spent += link.carried
 
     def _sleep(self):
         board, state, settings = self.board, self.state, self.settings

@@ -24,8 +24,9 @@ LATENCY = const(12)  # stage, first counter, counts
 LONGEST = const(13)  # us, by stage
 UNLINKED = const(14)  # uplinks that failed in a row before this one
 CONFIG = const(15)  # settings: version, problem or 255
-BYTES = const(16)  # of today's: spent, left; records held back for want of them
+BYTES = const(16)  # of today's: spent, left (4294967295: no limit); records held back
 MODEL = const(17)  # processor as in a .mpy's header, good wakes on trial or 0, version, name
+WORN = const(18)  # times that each sector was erased, by lane
 
 MOST = const(20)  # bytes of an item, so that it fits the smallest frame
 
@@ -116,5 +117,8 @@ def condition(board, settings, state, outbox):
     yield from latency(state.latency.rows, MOST)
     yield from pairs(LONGEST, state.latency.longest_us, MOST)
     yield UNLINKED, bytes((max(0, state.unlinked - 1),))  # the one under way is counted already
+    left = max(0, settings.day_bytes - state.spent) if settings.day_bytes else 0xFFFFFFFF
+    yield BYTES, pack("<III", state.spent, left, state.held)
+    yield from pairs(WORN, [ring.worn() for ring in lanes], MOST)
     problem = settings.problem
     yield CONFIG, pack("<IB", settings.version, 255 if problem is None else problem)

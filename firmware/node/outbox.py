@@ -40,6 +40,7 @@ class Outbox:
         self._page = bytearray(_PAGE)
         self._turn = self._lane = 0
         self._again = 0  # lanes on their way once more, a bit each
+        self.barred = 0  # lanes, a bit each, of which nothing is to be sent now
         self.offset = 0  # how far a record that goes in parts has got
         self.sent = [0] * LANES  # last sequence handed out since rewind()
         self.acked = [0] * LANES  # last one known to have arrived
@@ -199,6 +200,8 @@ class Outbox:
         first = 0 if self._turn % _FAIR else LANES - 1 - (self._turn // _FAIR - 1) % _LOW
         for step in range(LANES):
             lane = (first + step) % LANES
+            if self.barred >> lane & 1:
+                continue
             if self.sent[lane] + 1 < self._numbers(lane)[_NEXT_SEQ]:
                 self._lane = lane
                 return lane
@@ -242,6 +245,13 @@ class Outbox:
         """Whether anything of this lane waits on flash."""
         numbers = self._numbers(lane)
         return numbers[_ACKED] + 1 < numbers[_NEXT_SEQ]
+
+    def since_s(self, lane):
+        """Of what time the oldest record is that waits on flash; None if none does."""
+        ring = self.ring(lane)
+        for _, _, time_s, _ in ring.records(ring.acked + 1):
+            return time_s
+        return None
 
     def dropped(self):
         return sum(self._numbers(lane)[_DROPPED] for lane in range(LANES))

@@ -58,5 +58,5 @@ UPDATE_FORMAT = "<BBBI"  # UPDATE, and what the event is about
 SETTING_FORMAT = "<BBI"  # what became of it, which setting (0: the document), its stamp
 CLOCK_FORMAT = "<IiI"  # what it showed, by how much it was put forward, s since the last time
 RESULT_FORMAT = "<HBB"  # number of the command, its code, 0 or why it failed: node/orders.py
-DAY_FORMAT = "<I10II"  # which day, mJ by phase (node/energy.py), mJ left
+DAY_FORMAT = "<I10III"  # which day, mJ by phase (node/energy.py), mJ left, bytes
 PART = const(240)  # bytes of samples in one WINDOW

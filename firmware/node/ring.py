@@ -162,6 +162,10 @@ class Ring(Mount):
         """How many sectors are still to be opened until the last one that failed is forgotten."""
         return self._troubled
 
+    def worn(self):
+        """How often each of its sectors was erased."""
+        return (self._next + self.sectors - 1) // self.sectors
+
     def records(self, seq=1):
         """Yield (seq, kind, time_s, payload) from `seq` on; payload lasts until the next step."""
         if self._ordinal < 0:

@@ -31,8 +31,23 @@ def backoff_s(state, settings, alert, lot):
     return wait_s - wait_s // 4 + lot % (wait_s // 2 + 1)
 
 
+def uplink_s(state, settings):
+    """Until the next session after one that succeeded."""
+    wait_s = state.energy.uplink_s(settings)
+    if settings.day_bytes:
+        from node.budget import apart_s
+
+        wait_s = max(wait_s, apart_s(settings.day_bytes, state.hello))
+    return wait_s
+
+
 def is_due(state, settings, now_s, alert, news, lot):
     """Whether to report now; `news`: an alert has just been recorded, `alert`: one waits."""
+    if settings.day_bytes:
+        from node.budget import affords
+
+        if not affords(settings.day_bytes, state.spent, state.hello, alert or news):
+            return False
     if news:
         if not state.unlinked:
             return True

@@ -34,6 +34,7 @@ RULES = (
     ("dwell_s", 900, 0, 86400),  # between two changes of mode
     ("frame", 1024, 51, 1024),  # bytes of a frame, where the link takes as many
     ("trial", 0, 0, 100),  # good wakes until these settings are kept: node/update.py; 0: they are
+    ("day_bytes", 0, 0, 0x3FFFFFFF),  # that its link may carry a day, both ways; 0: nobody counts
     ("changes", {}, None, None),  # name: [stamp, value], or [stamp] for what the file itself says
     ("document", 0, 0, 0xFFFFFFFF),  # CRC-32 of the gateway's that is on trial, 0: none is
 )

@@ -10,8 +10,8 @@ from node import energy, latency, outbox, post
 from node.modes import Modes
 from node.record import NO_CLASS
 
-_VERSION = const(0x4F04)  # 'O' and the layout's number
-_NUMBERS = "<HH5IIIIIHBBBB15sIBBHIBBBBHIBBBIHBI"
+_VERSION = const(0x4F05)  # 'O' and the layout's number
+_NUMBERS = "<HH5IIIIIHBBBB15sIBBHIBBBBHIBBBIHBIIIHH"
 _LATENCY = calcsize(_NUMBERS)
 _ENERGY = _LATENCY + latency.SIZE
 _OUTBOX = _ENERGY + energy.SIZE
@@ -48,6 +48,10 @@ class State:
         self.order = 0  # number of the last command obeyed
         self.safe = 0  # 1: the gateway wants it SAFE
         self.set_s = 0  # when the clock was last set, in its own time
+        self.spent = 0  # bytes of today's that went over the link
+        self.carried = 0  # of them in this wake
+        self.hello = 1000  # what a session takes before the first record
+        self.held = 0  # records held back for want of bytes
         self.reset = False  # instead of sleeping; of this wake only
         self.refused = 0  # CRC-32 of the document of settings that was refused last
         self.modes = Modes()
@@ -74,7 +78,7 @@ class State:
          modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked, self.unflashed,
          self.failed, self.motions, self.counted_s, self.windows,
          self.trial, self.package, self.refused, self.order, self.safe,
-         self.set_s) = numbers[7:]
+         self.set_s, self.spent, self.carried, self.hello, self.held) = numbers[7:]
         self.latency.load(memoryview(blob)[_LATENCY:_ENERGY])
         self.energy.load(memoryview(blob)[_ENERGY:_OUTBOX])
         return True
@@ -92,7 +96,8 @@ class State:
                   self.share, self.smoothed, self.verified, self.history, self.timer_s,
                   modes.mode, modes.reason, modes.on, modes.since_s, modes.ended, self.unlinked,
                   self.unflashed, self.failed, self.motions, self.counted_s, self.windows,
-                  self.trial, self.package, self.refused, self.order, self.safe, self.set_s)
+                  self.trial, self.package, self.refused, self.order, self.safe, self.set_s,
+                  self.spent, self.carried, self.hello, self.held)
         self.latency.save(view[_LATENCY:_ENERGY])
         self.energy.save(view[_ENERGY:_OUTBOX])
         box.save(view[_OUTBOX:_CRC])

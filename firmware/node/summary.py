@@ -16,10 +16,10 @@ def state(board, kept, outbox):
                 energy.soc(), energy.days_left(), energy.pace_s, energy.rate_nw // 1000)
 
 
-def day(energy, number, nj):
-    """Payload of a DAY: what day `number` took, by phase."""
+def day(energy, number, nj, carried):
+    """Payload of a DAY: what day `number` took, by phase, and the bytes it carried."""
     return pack(record.DAY_FORMAT, number, *[phase // 1000000 for phase in nj],
-                energy.left_nj // 1000000)
+                energy.left_nj // 1000000, carried)
 
 
 def clock(kept, outbox, before_s, now_s):

@@ -115,6 +115,7 @@ def _side_by_side(outcomes: list[Outcome]) -> str:
     rows = [row("life, days", lambda t: f"{t['life_days']:,.1f}"),
             row("mean current, µA", lambda t: f"{t['average_current_ua']:,.1f}"),
             row("joules a day", lambda t: f"{t['joules_per_day']:,.3f}"),
+            row("bytes a day", lambda t: f"{t['bytes_per_day']:,}"),
             row("wakes", lambda t: f"{t['wakes']:,}"),
             row("awake p50 / p99, ms", lambda t: f"{t['latency_us']['awake']['p50'] / 1e3:,.1f} / "
                                                  f"{t['latency_us']['awake']['p99'] / 1e3:,.1f}"),

@@ -188,7 +188,8 @@ class Node:
             if self.day >= 0:
                 mj = [int(one * self.random.uniform(0.85, 1.15)) for one in MJ]
                 self.put(outbox.DIAGNOSTIC, record.DAY, time_s,
-                         struct.pack(record.DAY_FORMAT, self.day, *mj, int(self.soc * 46_000_000)))
+                         struct.pack(record.DAY_FORMAT, self.day, *mj,
+                                     int(self.soc * 46_000_000), 40_000))
             self.day = day
         self.put(outbox.DIAGNOSTIC, record.STATE, time_s, struct.pack(
             record.STATE_FORMAT, 1, self.faults, self._mv(), 21, self.wakes,

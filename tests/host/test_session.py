@@ -61,7 +61,7 @@ class Link:
     def __init__(self, board, desk, size=1024, window=4, lose=lambda frame, up: False):
         self.board, self.desk, self.size, self.window, self.lose = board, desk, size, window, lose
         self.patience_ms, self.tries = 500, 2
-        self.sent, self.back = [], []
+        self.sent, self.back, self.carried = [], [], 0
 
     def send(self, frame):
         frame = bytes(frame)
@@ -108,7 +108,7 @@ def hold(box, link, board, frame=1024, awake_ms=20_000, wakes=1):
     board.limit_us = awake_ms * 1000
     try:
         Session(board, SimpleNamespace(frame=frame, version=1, problem=None, uplink_s=1800,
-                                       model=None, trial=0, changes={}),
+                                       model=None, trial=0, changes={}, day_bytes=0),
                 state(wakes), box, link).hold()
     except OSError as error:
         return error.args[0]

@@ -45,7 +45,8 @@ def test_golden_frames_are_read():
         "temperature_c": -7, "soc": 81, "days_left": 412, "pace_s": 300, "mode": 1,
         "mode_reason": 1, "mode_age_s": 7200, "today_uj": {"0": 5000000, "6": 1}, "faults": 32,
         "waiting": {"2": 1000}, "latency": {"6": {"20": 3, "21": 1}}, "longest_us": {"7": 4000000},
-        "unlinked": 3, "settings": 4, "settings_problem": 255, "clock_s": 1767600000,
+        "unlinked": 3, "bytes_spent": 12000, "bytes_left": 38000, "held_back": 700,
+        "worn": {"2": 3}, "settings": 4, "settings_problem": 255, "clock_s": 1767600000,
         "document": 0x11111111, "refused": 0x22222222, "order": 9},
         wire.Ask(0xDEADBEEF, 1767600000, 0x11111111, 0x22222222, 1024, 9))
 

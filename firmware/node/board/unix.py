@@ -29,6 +29,7 @@ SLEEP = const(4)
 _WAKE = const(23)
 _SECTOR = const(4096)
 _ERASE = const(6)
+_BACK = const(160)  # bytes that answer a packet: three segments, a PUBACK, an acknowledgement
 
 
 class FlashMisuse(BaseException):
@@ -73,7 +74,7 @@ class Board(Common):
         return (self._clock_us + self._us) // 1000000
 
     def set_clock(self, by_s):
-        pass  # the world's clock is never wrong
+        pass  # nobody tells the time here: the gateway's is not the world's
 
     def ticks_us(self):
         return self._us
@@ -256,8 +257,9 @@ class Flash:
 class Stream(Tcp):
     """A TCP connection, charged by the byte that is sent, and for waiting in vain.
 
-    What comes back is not charged: how the gateway puts its answers together, and when, depends
-    on the PC's speed. So does patience in real time, which is `patience_pct` of the node's own.
+    What comes back is charged `_BACK` bytes and no time: how the gateway puts its answers
+    together, and when, depends on the PC's speed. So does patience in real time, which is
+    `patience_pct` of the node's own.
     """
 
     def __init__(self, board, port, cost):
@@ -268,7 +270,9 @@ class Stream(Tcp):
         return ms * self._cost["patience_pct"] // 100
 
     def read(self, view, ms):
+        carried = self.carried
         got = super().read(view, self._real(ms))
+        self.carried = carried
         if got < len(view):
             self._board.transmit(ms * 1000)
         return got
@@ -276,3 +280,4 @@ class Stream(Tcp):
     def write(self, view, ms):
         self._board.transmit(len(view) * self._cost["byte_ns"] // 1000)
         super().write(view, self._real(ms))
+        self.carried += _BACK

@@ -45,6 +45,10 @@ class Mqtt:
             stream.close()
             raise
 
+    @property
+    def carried(self):
+        return self._stream.carried
+
     def _connect(self, name, login):
         at = self._text(_BODY, b"MQTT")
         flags = 0xC2 if login else 0x02  # a clean session: nothing is kept for who sleeps

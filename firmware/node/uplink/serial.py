@@ -52,15 +52,18 @@ class Serial:
         self._stream, self._ticks_us = stream, ticks_us
         self._coded = bytearray(_CODED)
         self._byte = bytearray(1)
+        self.carried = 0
 
     def send(self, frame):
         size = encode(frame, len(frame), self._coded)
         self._stream.write(memoryview(self._coded)[:size])
+        self.carried += size
 
     def receive(self, buf, ms):
         """Fill `buf` with the next frame; noise on the line is passed over."""
         size, until_us = 0, self._ticks_us() + ms * 1000
         while self._stream.readinto(self._byte, ms):
+            self.carried += 1
             ms = (until_us - self._ticks_us()) // 1000
             if ms <= 0:
                 return 0

@@ -21,8 +21,9 @@ from node.frame import (
     Seal,
     identify,
 )
-from node.outbox import DIAGNOSTIC
+from node.outbox import DIAGNOSTIC, LANES
 
+_AROUND = const(200)  # bytes around a frame, and of what answers it
 _SLACK_S = const(2)  # what the way of an answer may take
 _STALE = const(32)  # frames without news in a row are as good as silence
 
@@ -42,6 +43,7 @@ class Session:
         self._welcome = False  # the gateway has said all that it had to say
         self._offer = self._fetch = None  # a model package
         self._pieces = document.Pieces()
+        self._since_s = None  # of what time each lane's oldest record is, if bytes are counted
 
     def hold(self):
         """Raises OSError when the other side is gone or answers nothing, Late when it is time."""
@@ -54,6 +56,7 @@ class Session:
             raise OSError(errno.ETIMEDOUT)
         finally:
             self._outbox.settle()
+            self._hold_back()
 
     def _attempt(self):
         # True if all is said, or as much as the time was enough for.
@@ -62,6 +65,7 @@ class Session:
         self._flying.clear()
         if not self._welcome:
             self._greet()
+            self._state.hello = min(self._link.carried, 0xFFFF)
         batch = Batch(self._buf, self._node, self._seal)
         more, heard = True, False
         while self._left_ms() > 0:
@@ -102,12 +106,32 @@ class Session:
                             state.refused, len(self._buf), state.order)
 
     def _next(self, batch):
+        if self._settings.day_bytes:
+            self._bar()
         size, lane, seq = self._outbox.batch(batch)
         if size:
             self._send(size)
             if [lane, seq] not in self._flying:  # the parts of a record count once
                 self._flying.append([lane, seq])
         return size
+
+    def _bar(self):
+        from node.budget import barred
+
+        outbox, day_bytes = self._outbox, self._settings.day_bytes
+        if self._since_s is None:
+            self._since_s = [outbox.since_s(lane) for lane in range(LANES)]
+        outbox.barred = barred(day_bytes, day_bytes - self._state.spent - self._link.carried,
+                               len(self._buf) + _AROUND, self._board.now_s(), self._since_s)
+
+    def _hold_back(self):
+        outbox, held = self._outbox, 0
+        for lane in range(LANES):
+            if outbox.barred >> lane & 1:
+                ring = outbox.ring(lane)
+                held += ring.next_seq - 1 - ring.acked
+        self._state.held = min(held, 0xFFFF)
+        outbox.barred = 0
 
     def _send(self, size):
         self._link.send(self._view[:size])

@@ -8,6 +8,8 @@ import time
 
 from micropython import const
 
+_HEAD = const(40)  # of IPv4 and TCP around each segment
+_OPEN = const(280)  # seven of them: to open and close
 _TCP, _NODELAY = const(6), const(1)  # the same on all ports, and named on few
 
 
@@ -15,6 +17,7 @@ class Tcp:
     def __init__(self, host, port, ms, ca=None):
         """Connect within `ms`. `ca`: certificate (DER) of who must have signed the server's."""
         self._until = time.ticks_add(time.ticks_ms(), ms)
+        self.carried = _OPEN  # bytes, both ways
         self._broken = errno.ECONNREFUSED
         self._socket = socket.socket()
         self._poll = select.poll()
@@ -77,11 +80,13 @@ class Tcp:
                 raise OSError(errno.ECONNRESET)
             elif not self._wait(select.POLLIN):
                 break
+        self.carried += got and got + _HEAD
         return got
 
     def write(self, view, ms):
         """All of it within `ms`, or an OSError."""
         self._until = time.ticks_add(time.ticks_ms(), ms)
+        self.carried += len(view) + _HEAD
         while len(view):
             count = self._socket.write(view)
             if count:

@@ -112,7 +112,7 @@ def _show(outcomes: "list[Outcome]") -> None:
         "lived": lambda t: f"{t['days']:g} days, {t['wakes']:,} wakes",
         "mean current": lambda t: f"{t['average_current_ua']:,.1f} µA",
         "life": lambda t: f"[red]{lasts(t)}[/]" if t["flat_s"] else lasts(t),
-        "a day": lambda t: f"{t['joules_per_day']:,.2f} J",
+        "a day": lambda t: f"{t['joules_per_day']:,.2f} J, {t['bytes_per_day'] / 1e3:,.1f} kB",
         "most goes to": lambda t: ", ".join(
             f"{name} {100 * mj / max(1e-9, sum(t['energy_mj'].values())):.0f} %" for name, mj in
             sorted(t["energy_mj"].items(), key=lambda pair: -pair[1])[:3]),

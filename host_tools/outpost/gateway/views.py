@@ -214,7 +214,7 @@ def days(found: Iterable[Record]) -> dict[int, list[int]]:
     size = struct.calcsize(record.DAY_FORMAT)
     told = [struct.unpack(record.DAY_FORMAT, one.payload) for one in found
             if one.kind == record.DAY and len(one.payload) == size]
-    return {one[0]: list(one[1:-1]) for one in told}
+    return {one[0]: list(one[1:-2]) for one in told}
 
 
 @dataclass(frozen=True)

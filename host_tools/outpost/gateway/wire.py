@@ -221,12 +221,14 @@ def _heartbeat(node: int, data: bytes, end: int) -> Heartbeat:
 # items that are lists of (index, number): name
 PAIRS = {heartbeat.WAKES: "wakes_by_cause", heartbeat.WAITING: "waiting",
          heartbeat.DROPPED: "dropped", heartbeat.TROUBLED: "troubled",
-         heartbeat.JOULES: "today_uj", heartbeat.LONGEST: "longest_us"}
+         heartbeat.JOULES: "today_uj", heartbeat.LONGEST: "longest_us",
+         heartbeat.WORN: "worn"}
 # items of a fixed layout: layout and names
 FIELDS = {heartbeat.CAUSE: ("<B", ("cause",)), heartbeat.MISSES: ("<H", ("misses",)),
           heartbeat.POWER: ("<HbBHI", ("battery_mv", "temperature_c", "soc", "days_left",
                                        "pace_s")),
           heartbeat.MODE: ("<BBI", ("mode", "mode_reason", "mode_age_s")),
+          heartbeat.BYTES: ("<III", ("bytes_spent", "bytes_left", "held_back")),
           heartbeat.FAULTS: ("<H", ("faults",)), heartbeat.UNLINKED: ("<B", ("unlinked",)),
           heartbeat.CONFIG: ("<IB", ("settings", "settings_problem"))}
 

@@ -41,6 +41,7 @@ class Life:
     drained_mj: np.ndarray  # (wakes, phases)
     harvest_mj: np.ndarray
     battery_mj: np.ndarray  # at its end
+    carried: np.ndarray  # bytes over the link
     decision: np.ndarray
     depth: np.ndarray
     mode: np.ndarray
@@ -66,12 +67,12 @@ def read(plan: Plan) -> Life:
     db = journal.read(plan.folder / "world.db")
     rows = db.execute(
         "SELECT clock_us, cause, ended, awake_us, laps, drained, harvest_mj, battery_mj, decision,"
-        " depth, mode, left_mj, rate_uw, pace_s FROM wakes ORDER BY n").fetchall()
+        " depth, mode, left_mj, rate_uw, pace_s, carried FROM wakes ORDER BY n").fetchall()
     flat = [(row[0] / 1e6, row[1] / 1e6) for row in db.execute("SELECT * FROM flat")]
     end_us = db.execute("SELECT clock_us FROM state").fetchone()[0]
     db.close()
     (clock_us, cause, ended, awake_us, laps, drained, harvest, left, decision, depth, mode,
-     told_left, rate, pace) = zip(*map(tuple, rows), strict=True)
+     told_left, rate, pace, carried) = zip(*map(tuple, rows), strict=True)
     clock_s = np.array(clock_us) / 1e6
     # a time without power is nobody's
     ends = np.append(clock_s[1:], min([end_us / 1e6, *(a for a, _ in flat if a > clock_s[-1])]))
@@ -87,6 +88,7 @@ def read(plan: Plan) -> Life:
         broken=broken, took_us=_took(laps, awake_us),
         drained_mj=np.frombuffer(b"".join(drained)).reshape(len(rows), len(battery.PHASES)),
         harvest_mj=np.array(harvest), battery_mj=np.array(left),
+        carried=np.nan_to_num(_numbers(carried)),
         decision=_numbers(decision), depth=_numbers(depth), mode=_held(mode),
         told={"left_mj": _numbers(told_left), "rate_uw": _numbers(rate), "pace_s": _numbers(pace)},
         flat=flat, capacity_mj=battery.capacity_mj(plan.battery))
@@ -174,6 +176,7 @@ def summary(life: Life, found: Audit, wall_s: float) -> dict[str, Any]:
         "life_days": round(life_days(life), 2),
         "battery_pct": round(float(100 * life.battery_mj[-1] / life.capacity_mj), 2),
         "joules_per_day": round(float(energy.sum()) / 1e3 / (life.length_s.sum() / DAY_S), 4),
+        "bytes_per_day": round(float(life.carried.sum()) / (life.length_s.sum() / DAY_S)),
         "harvest_mj": round(float(life.harvest_mj.sum()), 3),
         "energy_mj": {name: round(float(mj), 4)
                       for name, mj in zip(battery.PHASES, energy, strict=True)},

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS wakes (
     depth INTEGER,                -- records waiting
     decision INTEGER, share INTEGER, smoothed INTEGER,
     link INTEGER,                 -- NULL not tried, 0 down, 1 up
+    carried INTEGER,              -- bytes over the link
     programmed INTEGER, erases INTEGER
 );
 CREATE TABLE IF NOT EXISTS flat (  -- the battery had nothing to give

@@ -218,7 +218,7 @@ class World:
                  "programmed": last.programmed, "erases": last.erases,
                  "mode": node.modes.mode, "left_mj": node.energy.left_nj / 1e6,
                  "rate_uw": node.energy.rate_nw / 1e3, "pace_s": node.energy.pace_s,
-                 "spent_mj": node.energy.spent_nj / 1e6}
+                 "spent_mj": node.energy.spent_nj / 1e6, "carried": node.carried}
         asleep_us = state.clock_us + last.at_us
         ppm = schedule.drift_ppm(asleep_us / 1e6)
         until_us = asleep_us + round(last.ms * 1000 / (1 + ppm / 1e6))

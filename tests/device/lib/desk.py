@@ -10,7 +10,18 @@ import sys
 from node import record
 from node.board import COLD, TIMER, WATCHDOG, Common, Late
 from node.cycle import _live_once
-from node.frame import ACK, DOCUMENT, HEAD, HEARTBEAT, TAIL, TIME, Seal, identify
+from node.frame import (
+    ACK,
+    DOCUMENT,
+    HEAD,
+    HEARTBEAT,
+    PART,
+    TAIL,
+    TIME,
+    Seal,
+    identify,
+    read_varint,
+)
 from node.outbox import Outbox
 from node.ring import Ring
 from node.settings import forget
@@ -64,6 +75,7 @@ class Fake:
 class Board(Common):
     key = KEY
     size, window, patience_ms, tries = 512, 1, 5000, 1  # of the link that it is as well
+    carried = 0
 
     def __init__(self, **settings):
         super().__init__()
@@ -178,13 +190,14 @@ class Board(Common):
         if not up:
             self.transmit(1600000)
             return None
-        self.radio, self.answers = True, []
+        self.radio, self.answers, self.carried = True, [], 0
         self.transmit(704000)
         return self
 
     def send(self, data):
         """Everything is acknowledged, if anybody is there."""
         self.transmit(len(data) * 8)
+        self.carried += len(data)
         data = bytes(data)
         kind, node = identify(data)
         self.sent_kinds.append(kind)
@@ -198,7 +211,8 @@ class Board(Common):
         elif kind != DOCUMENT:
             self.heard[data[HEAD] & 127] = self.heard.get(data[HEAD] & 127, 0) + 1
             lane = bytes((data[HEAD] & 127,))
-            self.answer(ACK, lane + data[HEAD + 1:HEAD + 5] + b"\xff" * 4)
+            seq = last(kind, data).to_bytes(4, "little")
+            self.answer(ACK, lane + data[HEAD + 1:HEAD + 5] + seq)
 
     def answer(self, kind, body):
         frame = bytearray(HEAD + len(body) + TAIL)
@@ -213,6 +227,7 @@ class Board(Common):
             return 0
         frame = self.answers.pop(0)
         buf[:len(frame)] = frame
+        self.carried += len(frame)
         return len(frame)
 
     def close(self):
@@ -287,6 +302,26 @@ class Board(Common):
         outbox.flush()
         return [bytes(payload) for _, kind, _, payload in outbox.lanes[2].records()
                 if kind == record.DECISION]
+
+
+def last(kind, data):
+    """The sequence of a frame's last record."""
+    end = len(data) - TAIL
+    seq, at = read_varint(data, HEAD + 5, end)
+    at += 4
+    while at < end:
+        step, at = read_varint(data, at, end)
+        seq += step
+        if kind == PART:
+            break
+        _, at = read_varint(data, at, end)
+        size = data[at] & 15
+        at += 1
+        if size == 15:
+            size += data[at]
+            at += 1
+        at += size
+    return seq
 
 
 class Copy:

@@ -54,12 +54,16 @@ class Ring:
     def troubled(self):
         return 0
 
+    def worn(self):
+        return 3 if self.next_seq > 1 else 0
+
 
 class Node:
     """Board, settings, state and outbox in one."""
 
     cause, misses, faults, unlinked, version, problem = 1, 2, 32, 4, 4, None
     causes, rows, longest_us = [1, 300, 0, 0, 0], bytearray(8 * 48), [0] * 7 + [4000000]
+    day_bytes, spent, held = 50000, 12000, 700
     mode, reason, since_s, pace_s = 1, 1, 1767600000 - 7200, 300
     today = [5000000999, 0, 0, 0, 0, 0, 1000, 999, 0, 0]
     lanes = [Ring(0), Ring(0), Ring(1000), Ring(0)]

@@ -7,6 +7,7 @@ from node.state import State
 
 class Settings:
     wake_s, wake_most_s, uplink_s, uplink_most_s = 300, 3600, 1800, 21600
+    day_bytes = 0
 
 
 def state(mode=FULL, **what):
