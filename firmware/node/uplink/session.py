@@ -106,8 +106,7 @@ class Session:
                             state.refused, len(self._buf), state.order)
 
     def _next(self, batch):
-        if self._settings.day_bytes:
-            self._bar()
+        self._affords(1)
         size, lane, seq = self._outbox.batch(batch)
         if size:
             self._send(size)
@@ -115,14 +114,20 @@ class Session:
                 self._flying.append([lane, seq])
         return size
 
-    def _bar(self):
+    def _affords(self, frames):
+        """Bar the lanes that today's bytes are not enough for; are they for the last lane?"""
+        day_bytes = self._settings.day_bytes
+        if not day_bytes:
+            return True
         from node.budget import barred
 
-        outbox, day_bytes = self._outbox, self._settings.day_bytes
+        outbox = self._outbox
         if self._since_s is None:
             self._since_s = [outbox.since_s(lane) for lane in range(LANES)]
-        outbox.barred = barred(day_bytes, day_bytes - self._state.spent - self._link.carried,
-                               len(self._buf) + _AROUND, self._board.now_s(), self._since_s)
+        outbox.barred = barred(
+            day_bytes, day_bytes - self._state.spent - self._link.carried,
+            frames * (len(self._buf) + _AROUND), self._board.now_s(), self._since_s)
+        return not outbox.barred >> DIAGNOSTIC & 1
 
     def _hold_back(self):
         outbox, held = self._outbox, 0
@@ -146,7 +151,8 @@ class Session:
             return
         self._fetch, tries = fetch, link.tries
         try:
-            while fetch.have < fetch.total and tries and self._left_ms() > 2 * link.patience_ms:
+            while (fetch.have < fetch.total and tries and self._left_ms() > 2 * link.patience_ms
+                   and self._affords(link.window)):
                 before = fetch.have
                 self._send(fetch.want(self._buf, self._node, self._seal, link.window))
                 while (fetch.have < fetch.until and self._left_ms() > link.patience_ms

@@ -76,8 +76,8 @@ class State:
 
 _STATE = tuple(one.name for one in fields(State))
 _WAKE = ("n", "clock_us", "cause", "ended", "awake_us", "laps", "drained", "battery_mj",
-         "harvest_mj", "asleep_us", "mode", "left_mj", "rate_uw", "pace_s", "spent_mj", "depth",
-         "decision", "share", "smoothed", "link", "programmed", "erases")
+         "harvest_mj", "asleep_us", "mode", "left_mj", "rate_uw", "pace_s", "spent_mj", "carried",
+         "depth", "decision", "share", "smoothed", "link", "programmed", "erases")
 
 
 class Journal:
