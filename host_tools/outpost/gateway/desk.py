@@ -42,6 +42,8 @@ class Desk:
         """
         messages: list[wire.Message] = []
         seals: dict[int, Seal] = {}
+        frames = list(frames)
+        self._keys.learn(dict.fromkeys(int.from_bytes(data[1:5], "little") for data in frames))
         for data in frames:
             try:
                 message, seal = self._open(data)

@@ -6,6 +6,7 @@ leaves this module but inside a Seal.
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, insert, select, update
@@ -14,6 +15,7 @@ from node.frame import Seal
 from outpost import provision
 from outpost.gateway import store
 
+MOST = 1_000_000  # nodes kept in mind
 AGAIN_S = 10.0  # a node that is not known is looked for again after so long
 
 
@@ -36,6 +38,23 @@ class Keys:
             seal = self._look(node)
             self._known[node] = now, seal
         return seal
+
+    def learn(self, nodes: Iterable[int]) -> None:
+        """Look up at once those of many nodes of whom nothing is known: thousands may come."""
+        new = [node for node in nodes if node not in self._known]
+        if self._folder is not None or len(new) < 2:
+            return  # each of them is looked up when it is its turn
+        if len(self._known) > MOST:  # anybody can make numbers up
+            self._known.clear()
+        found: dict[int, bytes] = {}
+        with self._engine.connect() as db:
+            for first in range(0, len(new), store.KEYS_AT_ONCE):
+                found |= {row.node: row.key for row in db.execute(
+                    select(store.keys.c.node, store.keys.c.key).where(
+                        store.keys.c.node.in_(new[first:first + store.KEYS_AT_ONCE])))}
+        now = time.monotonic()
+        for node in new:
+            self._known[node] = now, Seal(found[node]) if node in found else None
 
     def _look(self, node: int) -> Seal | None:
         given = provision.load(self._folder, node) if self._folder else None
