@@ -106,7 +106,7 @@ def desk(engine: Engine, first: int = 1) -> float:
 def served(database: str, workers: int) -> float:
     """Return the rate through mosquitto and so many workers."""
     believed(store.connect(database)).dispose()
-    nodes = [Node(number, EACH * 4) for number in range(1, NODES + 1)]
+    nodes = [Node(number, EACH * 2) for number in range(1, NODES + 1)]
     with ExitStack() as stack:
         broker = stack.enter_context(Mosquitto())
         for _ in range(workers):
@@ -121,6 +121,12 @@ def served(database: str, workers: int) -> float:
         began = time.perf_counter()
         asyncio.run(load.bring_home(nodes, mqtt.Where("127.0.0.1", broker.port), MANNERS))
         return rate(sum(node.total for node in nodes), began)
+
+
+def add(table: Table, *cells: str) -> None:
+    """Add a row, and show it while the others are still to come."""
+    table.add_row(*cells)
+    console.print(*cells)
 
 
 def compared(folder: Path, postgres: Postgres) -> Table:
@@ -141,12 +147,12 @@ def compared(folder: Path, postgres: Postgres) -> Table:
                 got = measure(engine)
                 engine.dispose()
                 base = base or got
-                table.add_row(f"{kind}: {name}", f"{got:,.0f}", f"{got / base:.0%}")
+                add(table, f"{kind}: {name}", f"{got:,.0f}", f"{got / base:.0%}")
             for workers in (1, 2) if kind == "PostgreSQL" else (1,):
                 status.update(f"{kind}: broker, {workers} workers")
                 got = served(make(), workers)
-                table.add_row(f"{kind}: broker, {workers} worker{'s' * (workers > 1)}",
-                              f"{got:,.0f}", f"{got / base:.0%}")
+                add(table, f"{kind}: broker, {workers} worker{'s' * (workers > 1)}",
+                    f"{got:,.0f}", f"{got / base:.0%}")
         table.add_section()
     return table
 
@@ -171,8 +177,8 @@ def filled(postgres: Postgres, most: int) -> Table:
             first += 2 * EACH
             with engine.connect() as db:
                 size = db.exec_driver_sql("SELECT pg_total_relation_size('records')").scalar()
-            table.add_row(f"{before:,}", *(f"{one:,.0f}" for one in figures),
-                          f"{size / ((first - 1) * NODES):.0f}")
+            add(table, f"{before:,}", *(f"{one:,.0f}" for one in figures),
+                f"{size / ((first - 1) * NODES):.0f}")
     engine.dispose()
     return table
 
