@@ -26,8 +26,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from node import record, verdict
 from outpost import words
-from outpost.dashboard import login, models
+from outpost.dashboard import health, login, models
 from outpost.dashboard import node as one_node
+from outpost.dashboard import rollouts as all_rollouts
+from outpost.dashboard import windows as all_windows
 from outpost.dashboard.app import app
 from outpost.gateway import load, mqtt, store, views, windows
 from outpost.gateway.desk import Desk
@@ -265,6 +267,55 @@ def test_the_same_is_read_from_either_database(database):
         assert one_node.told(db, 5, 0.0) is None
         later = views.glances(db, one.heard_at)
         assert {one.node for one in later} <= set(glances)
+    rolled = fleet.Rollout(database, nodes, 1_767_600_000.0, 2, canary=1)
+    rolled.update(nodes[0], 1_767_600_100.0, verdict.TOO_SLOW)
+    wide = next(one for one in nodes if one.story.windows)
+    wide._window(1_767_599_000)
+    fleet.take(rolled.desk, list(wide.report(1_767_602_000.0)), 1_767_602_000.0)
+    with Reader(database).read() as db:
+        told, = all_rollouts.told(db)["rollouts"]
+        assert (told["state"], told["reason"]) == ("stopped", "node 1001: too slow")
+        assert views.rollouts_version(db)[0] == rolled.id
+        found = windows.newest(db, 10, wide.number, unlabelled=True)
+        shown = all_windows.told(db, found)
+        assert [len(panel.lines) for panel in shown[0]["panels"]] == [3, 3]
+        before = views.windows_version(db)
+    with rolled.engine.begin() as db:
+        windows.label(db, found[0].key, "running")
+    with Reader(database).read() as db:
+        assert views.windows_version(db) != before
+        assert windows.newest(db, 10, wide.number, unlabelled=True) == []
+
+
+def test_how_a_node_is():
+    def judged(ago_s: float = 0, usual_s: float | None = 1800, **items) -> list[tuple[int, str]]:
+        return health.of(views.Glance(1, 1e9, usual_s, items, None), 1e9 + ago_s).findings
+
+    look, bad = health.LOOK, health.BAD
+    assert judged() == judged(soc=255, days_left=65535, mode=0, faults=0) == []
+    assert judged(5000) == [] and judged(6000) == [(look, "late: last heard 2 h ago")]
+    assert judged(26000)[0][0] == look and judged(28000) == [(bad, "silent for 8 h")]
+    assert judged(80000, 86400) == [] and judged(300000, 86400)[0][0] == bad
+    assert judged(26000, None) == [] and judged(28000, None)[0][0] == bad
+    assert judged(mode=1, mode_reason=1) == [(look, "DEGRADED: no link")]
+    assert judged(mode=2, mode_reason=4)[0] == (bad, "CRITICAL: the battery is low")
+    assert judged(days_left=29)[0][0] == look and judged(days_left=9) == [(bad, "9 days left")]
+    assert judged(faults=1 << record.SENSOR_SILENT | 1 << record.UPLINK_FAILED, mode=1) == [
+        (bad, "sensor silent"), (look, "DEGRADED: none"), (look, "uplink failed")]
+    assert health.of(views.Glance(1, None, None, {}, None), 0).name == "look"
+
+
+def test_events_in_words():
+    assert words.event(record.CLASS_CHANGED, 1, 255, ("still", "walking")) == "none → walking"
+    assert words.event(record.MODE_CHANGED, 0x20, 4 + 128) == (
+        "CRITICAL → FULL: the battery is low is over")
+    assert words.event(record.SENSOR_SILENT, 19, 1) == "sensor silent: ENODEV"
+    assert words.event(record.SENSOR_SILENT, 0, 0) == "sensor silent is over"
+    assert words.event(record.BAD_SETTINGS, 2, 1) == "settings refused: setting 2"
+    assert words.event(record.MODEL_REFUSED, 9, 1) == "model refused: reason 9"
+    assert words.event(record.DEADLINE_MISSED, 3, 1) == "deadline missed: infer"
+    assert words.event(record.UPDATE, verdict.TOO_SLOW, 7).endswith("too slow")
+    assert words.event(99, 1, 2) == "event 99, detail 1, value 2"
 
 
 def test_gaps_are_what_is_missing(tmp_path):

@@ -51,7 +51,7 @@ def of(node: Glance, now: float) -> Health:
         return Health([(LOOK, "never heard of")])
     items = node.items
     gone_s = now - node.heard_at
-    usual_s = node.usual_s or SILENT_S
+    usual_s = node.usual_s or SILENT_S / LATE
     silent = gone_s > max(LATE * usual_s, SILENT_S)
     if silent:
         found.append((BAD, f"silent for {span(gone_s)}"))
