@@ -99,4 +99,7 @@ def gateway(
                               soft_wrap=True)
             else:
                 console.print(f"dashboard: {dashboard}; its token is in {file}", soft_wrap=True)
+            if host not in ("127.0.0.1", "::1", "localhost"):
+                console.print("others can reach it, and there is no TLS: token and pages go over "
+                              "the network as they are", style="yellow")
         asyncio.run(run())
