@@ -4,6 +4,7 @@ It is told by lines on stdin when to go on: to bring records home, then to check
 it tells how far it is, a JSON object a line, with `over` when a stage is.
 """
 
+import gc
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ try:
     os.sched_setaffinity(0, {cores[int(sys.argv[2]) % len(cores)]})
     nodes = json.loads((folder / "fleet.json").read_text())["nodes"]
     share = Share(folder, range(int(sys.argv[2]), nodes + 1, int(sys.argv[3])), tell)
+    gc.freeze()
+    gc.set_threshold(200_000)  # a wake leaves no cycles, and much that would be searched for them
     for stage in (share.live, share.bring_home, share.check):
         stage()
         tell(share.told, over=True)

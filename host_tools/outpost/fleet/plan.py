@@ -19,7 +19,7 @@ from outpost.world.schedule import DAY_S
 # killed, the gateway answers in milliseconds or is dead, and nothing is gained by patience; where
 # nobody is killed, a slow machine must make no difference.
 HASTY_PCT, PATIENT_PCT = 15, 500
-BATCH = 1000  # wakes in a transaction of a node's journal
+BATCH = 100  # wakes in a transaction of a node's journal
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Plan:
     world: Scenario
     strikes: list[tuple[float, str]]  # when (true seconds since 1970) which server is killed
     lock: TextIO  # held as long as the plan is in use
+
+    @property
+    def end_s(self) -> float:
+        """When the days are over."""
+        return self.start_s + self.days * DAY_S
 
     @property
     def database(self) -> Path:

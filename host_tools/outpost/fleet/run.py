@@ -125,15 +125,18 @@ class _Fleet:
             process.stdin.write(b"\n")
             process.stdin.flush()
 
-    def _stage(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Listen to the workers until all are through with what they do."""
-        over = 0
-        while over < len(self.workers):
+    def _stage(self, meanwhile: Callable[[], bool] = lambda: False) -> None:
+        """Listen to the workers until all are through with what they do.
+
+        `meanwhile` is called again and again, and says whether it has more to do.
+        """
+        over, more = 0, True
+        while over < len(self.workers) or more:
             for key, _ in self._ear.select(TICK_S):
                 for told in self._hear(key.data):
                     self._told[key.data] = told
                     over += told["over"]
-            meanwhile()
+            more = meanwhile()
             self._sum_up()
             self.show(self.now)
 
@@ -145,8 +148,11 @@ class _Fleet:
         *lines, self._begun_lines[k] = (self._begun_lines[k] + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def _strike(self) -> None:
-        """Kill the gateway or the broker if it is time, and the gateway has come up again."""
+    def _strike(self) -> bool:
+        """Kill the gateway or the broker if it is time, and the gateway has come up again.
+
+        Return whether more is to be killed, which a small fleet's days may be too short for.
+        """
         up = self.gateway.look()
         if up and self._strikes and self.now.clock_s >= self._strikes[0][0]:
             _, victim = self._strikes.pop(0)
@@ -154,6 +160,7 @@ class _Fleet:
             server.kill()
             server.start()
             self.now.killed[victim] += 1
+        return bool(self._strikes)
 
     def _sum_up(self) -> None:
         now, told = self.now, self._told.values()
@@ -163,7 +170,8 @@ class _Fleet:
         now.killed = sum((Counter(one["killed"]) for one in told), Counter(servers))
         now.found = sum((Counter(one["found"]) for one in told), Counter())
         if len(told) == len(self.workers) and now.stage == "living":
-            now.clock_s = max(now.clock_s, min(one["clock_s"] for one in told))
+            now.clock_s = max(now.clock_s, min(
+                self.plan.end_s if one["over"] else one["clock_s"] for one in told))
         now.doubled = self.echo.sent
         now.seconds = time.monotonic() - self._begun
         if now.seconds >= self._look_s:
