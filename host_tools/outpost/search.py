@@ -442,11 +442,11 @@ def write_toml(what: Recipe, file: Path) -> None:
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.write_text(f"# Found by outpost search; it began with {what.file.name} of "
                        f"{what.name}.\n{text}")
-    scratch.replace(file)
-    again = recipe.load(file)
+    again = recipe.load(scratch)
     if (again.signal, again.features, again.forest, again.tiers) != (
             signal, what.features, forest, what.tiers):
-        raise SearchError(f"{file}: what was written does not read as what was found")
+        raise SearchError(f"{scratch}: what was written does not read as what was found")
+    scratch.replace(file)
 
 
 def write_json(outcome: Outcome) -> Path:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,6 +189,22 @@ def test_remedies_are_enough(nothing_to_measure_on, tmp_path):
 def test_mistakes_are_named(arguments, words):
     run = CliRunner().invoke(app, ["check", *arguments])
     assert words in str(run.exception)
+
+
+def test_what_is_not_there_can_not_measure(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, "FIRMWARE", tmp_path / "firmware.uf2")
+    with pytest.raises(measure.MeasureError, match="run `outpost firmware` first"):
+        measure.Pico()
+    with pytest.raises(measure.MeasureError, match="no emulated machine here .* for xtensawin"):
+        measure.Counter("xtensawin")
+
+
+def test_a_life_whose_records_are_lost_decides_nothing(monkeypatch):
+    plan = SimpleNamespace(folder="build/x")
+    lost = SimpleNamespace(told={"ok": False}, plan=plan)
+    monkeypatch.setattr("outpost.simulate.live", lambda *_: [lost])
+    with pytest.raises(check.CheckError, match="motion in factory: records don't add up"):
+        check._lived("motion", boards.load("esp32"), "factory", check.BATTERY, 1)
 
 
 def test_answers_that_differ_are_no_measurement(nothing_to_measure_on):

@@ -209,3 +209,17 @@ def test_what_is_too_much_is_refused():
     varied.classes_ = np.arange(129)
     with pytest.raises(ConvertError, match='129 classes are too many for soft.*vote = "hard"'):
         convert.declare(raw(1, vote="soft"), varied)
+    varied.classes_ = np.arange(256)
+    with pytest.raises(ConvertError, match="256 classes are too many; at most 255"):
+        convert.declare(raw(1), varied)
+    both = DecisionTreeClassifier(max_depth=1).fit(x, np.column_stack([y, y]))
+    with pytest.raises(ConvertError, match="DecisionTreeClassifier has 2 outputs; only one"):
+        convert.declare(raw(4), both)
+
+
+def test_trees_beyond_the_compact_form_are_refused():
+    node = (0, 1, 1, ~0)
+    forest = reference.Forest((), 2)
+    with pytest.raises(trees.TreeError, match="a tree of 65536 nodes and 2 leaf entries is too "
+                                              'large for the compact form.*form = "fast"'):
+        trees._compact(trees.Trees([[node] * 65536], [0, 1], 1), forest)

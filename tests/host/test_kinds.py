@@ -258,6 +258,11 @@ def test_networks_are_refused_for_what_they_lack():
     curved = MLPClassifier((4,), activation="tanh", max_iter=20, random_state=0).fit(x, y)
     with pytest.raises(KindError, match="activation = 'tanh' can't be converted.*\"relu\""):
         net.tune(curved, x, y)
+    scaled = make_pipeline(StandardScaler(), model).fit(x, y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(net, "LOSS", -1)
+        with pytest.raises(KindError, match="loses .* points in int8.*or take wider layers"):
+            net.tune(scaled, x, y)
     with pytest.raises(KindError, match="GaussianNB is no MLPClassifier"):
         net.tune(GaussianNB().fit(x, y), x, y)
     with pytest.raises(KindError, match="256 neighbours are too many"):

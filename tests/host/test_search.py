@@ -291,6 +291,7 @@ def test_nothing_within_the_bounds_is_said_and_by_how_much(model, tmp_path):
      '[features]\nkind = "raw"', "kind is raw"),
     ("[forest]\ntrees = 5\ndepth = 4", '[estimator]\nkind = "GaussianNB"',
      r"\[estimator\] is a GaussianNB"),
+    ("rate_hz = 20.0\nwindow", "window", "has no rate_hz, so a window has no length"),
     ("[forest]", '[search]\nsignals = ["acel"]\n[forest]', "signals has 'acel'; there are"),
     ("[forest]", '[search]\nstatistics = ["median"]\n[forest]', "statistics: has 'median'"),
 ])
@@ -313,6 +314,38 @@ def test_a_class_with_one_training_recording_is_refused(model):
 def test_digits_have_no_window_to_choose():
     with pytest.raises(SearchError, match="kind is raw"):
         space_of(recipe.find("digits"))
+
+
+def test_a_worker_that_dies_is_told_of_and_what_is_done_is_kept(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(search.multiprocessing.get_context("spawn"), "Process", Dead)
+    with pytest.raises(SearchError, match="2 of 2 processes failed.*the same command goes on"):
+        search.search(str(model), "esp32c3", 3, jobs=2, out=tmp_path / "out")
+    assert (tmp_path / "out/study.log").is_file()
+
+
+class Dead:
+    """A process that has ended by itself, and not well."""
+
+    exitcode = 1
+
+    def __init__(self, **_):
+        pass
+
+    def start(self):
+        pass
+
+    terminate = start
+
+    def is_alive(self):
+        return False
+
+
+def test_a_model_that_reads_otherwise_than_it_was_found_is_not_left_behind(model, tmp_path):
+    what = space_of(model).recipe(CHOICE)
+    other = replace(what, forest=replace(what.forest, seed=-1))  # no recipe may say so
+    with pytest.raises((SearchError, recipe.RecipeError)):
+        search.write_toml(other, tmp_path / "found.toml")
+    assert not (tmp_path / "found.toml").exists()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
