@@ -1,10 +1,11 @@
 """Our forests beside their rivals, one run, one table for each model: what a prediction costs.
 
-Accuracy is of held-out windows, answered by the module on MicroPython's unix port. Bytes are those
-of the .mpy file for a Cortex-M0+, heap is what it holds once imported. Instructions: measured on
-emulator, QEMU's Cortex-M0 (predict() from Python, less an empty call); microseconds: measured on
-emulator, the emulated RP2040 at 125 MHz (predict() from Python, no flash latency). The rivals are
-made from the same fitted forest by the packages themselves: bench/rivals.
+Accuracy is of held-out windows, answered by the module on MicroPython's unix port; of gait also
+how many freezes were noticed, and false alarms an hour. Bytes are those of the .mpy file for a
+Cortex-M0+, heap is what it holds once imported. Instructions: measured on emulator, QEMU's
+Cortex-M0 (predict() from Python, less an empty call); microseconds: measured on emulator, the
+emulated RP2040 at 125 MHz (predict() from Python, no flash latency). The rivals are made from the
+same fitted forest by the packages themselves: bench/rivals.
 """
 
 import argparse
@@ -21,13 +22,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from outpost import build, firmware, measure, recipe
+from outpost import build, events, firmware, measure, recipe
 from outpost.paths import MODELS
 from outpost.recipe import Recipe
 from outpost.toolchain import unix
 
 ROWS = 30
-WIDTH = 110
+WIDTH = 136
 CORE = "armv6m"
 NAMES = ("digits", "motion", "gait")
 
@@ -84,6 +85,14 @@ def spent(machine: measure.Pico | measure.Counter, content: bytes, x: np.ndarray
     return heap, f"{costs.mean():,.1f}", f"{costs.max():,.1f}"
 
 
+def alarms(what: Recipe, fitted: build.Fitted, said: np.ndarray) -> list[str]:
+    """Return episodes noticed and false alarms an hour, of a model that is about events."""
+    if what.events is None:
+        return []
+    found = events.score(what, fitted.dataset.classes, fitted.dataset.test, fitted.test, said)
+    return [f"{found.detected} of {found.episodes}", f"{found.per_hour:.0f}"]
+
+
 def rows(name: str, pico: measure.Pico, counter: measure.Counter) -> Iterator[list[str]]:
     """Yield the table's rows for one model."""
     fitted = build.fit(recipe.load(recipe.find(name)))
@@ -96,13 +105,14 @@ def rows(name: str, pico: measure.Pico, counter: measure.Counter) -> Iterator[li
             folder = Path(scratch)
             for part in ("host", "core"):
                 (folder / part).mkdir()
-            right = answers(make(chosen, fitted.model, build.HOST, folder / "host"), what.name, x,
-                            folder) == y
+            said = answers(make(chosen, fitted.model, build.HOST, folder / "host"), what.name, x,
+                           folder)
             content = make(chosen, fitted.model, CORE, folder / "core")
         counter.repeats = 1 if words.endswith("Python") else 10
         heap, count, most = spent(counter, content, some)
         held, us, worst = spent(pico, content, some)
-        yield [words, f"{100 * right.mean():.2f} %", f"{len(content):,}",
+        yield [words, f"{100 * (said == y).mean():.2f} %", *alarms(what, fitted, said),
+               f"{len(content):,}",
                f"{heap if held is None else held:,}" if heap or held else "", count, most, us,
                worst]
 
@@ -119,7 +129,9 @@ def main() -> None:
         for name in wanted:
             table = Table(box=SIMPLE_HEAD)
             table.add_column(name, no_wrap=True)
-            for column in ("accuracy", "bytes", "heap", "instr.", "worst", "µs", "worst"):
+            about = recipe.load(recipe.find(name)).events
+            for column in ("accuracy", *(("noticed", "false/h") if about else ()), "bytes", "heap",
+                           "instr.", "worst", "µs", "worst"):
                 table.add_column(column, justify="right", no_wrap=True)
             for row in rows(name, pico, counter):
                 table.add_row(*row)
