@@ -118,12 +118,11 @@ def test_a_larger_model_stands_in_if_it_takes_the_same_windows(tmp_path):
     told = settings(meta, large=large)
     assert told["large"]["name"] == "motion_large" and told["model"]["name"] == "motion"
     assert told["large"]["crc32"] != told["model"]["crc32"]
-    (tmp_path / "model.toml").write_text((tmp_path / "model.toml").read_text().replace(
-        "bytes = 3072", "bytes = 1000"))
+    larger = (tmp_path / "model.toml").read_text()
+    (tmp_path / "model.toml").write_text(f"{larger}[contract]\nbytes = 1000\n")
     with pytest.raises(tiers.TierError, match="breaks its contract: bytes: "):
         tiers.large(meta, [build.HOST])
-    (tmp_path / "model.toml").write_text((tmp_path / "model.toml").read_text().replace(
-        "bytes = 1000", "bytes = 3072"))
+    (tmp_path / "model.toml").write_text(larger)
     meta["rate_hz"] = 26.0
     with pytest.raises(tiers.TierError, match=" can't stand in for motion: its rate_hz is "
                                               "12.5, not 26.0"):
