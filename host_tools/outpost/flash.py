@@ -7,6 +7,7 @@ already is left alone unless told otherwise.
 import hashlib
 import json
 import shutil
+import ssl
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from outpost.errors import OutpostError
 from outpost.image import BLANK, Region
 from outpost.paths import BUILD
 from outpost.repl import Repl, find_port, ports
+from outpost.tables import meant
 
 DRIVE_S = 20  # how long a board may take to show up as a drive
 BOOT_S = 30  # and how long a fresh one until it answers
@@ -141,21 +143,56 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None,
     if is_esp32(board):
         content |= image.application(board)
     if network:
-        content["network.json"] = _network(network)
+        content |= _network(network)
     return image.littlefs(content, board.flash.region("littlefs").size)
 
 
-def _network(path: Path) -> bytes:
-    """Return network.json from a person's file; raise FlashError if something is missing."""
+_NEEDED = {"ssid": str, "password": str, "host": str, "port": int}
+_MAY = {"prefix": str, "login": list, "address": list, "ca": str}
+
+
+def _network(path: Path) -> dict[str, bytes]:
+    """Return network.json, and ca.der if it names one, from a person's file.
+
+    No message has a value of it: there are passwords among them. Raises FlashError.
+    """
     try:
         given = json.loads(path.read_text())
-        wanted = {key: given[key] for key in ("ssid", "password", "host", "port")}
-        return json.dumps(wanted).encode()
     except OSError as error:
         raise FlashError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FlashError(f"{path}: it must be JSON with ssid, password, host and port "
-                         f"({type(error).__name__} {error})") from error
+    except ValueError as error:
+        raise FlashError(f"{path}: it is no JSON ({type(error).__name__})") from error
+    known = _NEEDED | _MAY
+    if not isinstance(given, dict) or not _NEEDED.keys() <= given.keys():
+        raise FlashError(f"{path}: it must be JSON with {', '.join(_NEEDED)}, and may have "
+                         f"{', '.join(_MAY)}")
+    for key, value in given.items():
+        if key not in known:
+            raise FlashError(f"{path}: there is no {key!r}{meant(key, known)}; it may have "
+                             f"{', '.join(known)}")
+        if not isinstance(value, known[key]) or isinstance(value, list) and (
+                len(value) != {"login": 2, "address": 4}[key]
+                or not all(isinstance(word, str) for word in value)):
+            raise FlashError(f"{path}: {key} is not what it should be (docs/hardware.md)")
+    content = {}
+    if "ca" in given:
+        content["ca.der"] = _certificate(path.parent / given.pop("ca"))
+        given["tls"] = True
+    return content | {"network.json": json.dumps(given).encode()}
+
+
+def _certificate(path: Path) -> bytes:
+    """Return a certificate, PEM or DER, as DER."""
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"-----"):
+            data = ssl.PEM_cert_to_DER_cert(data.decode("ascii"))
+        ssl.create_default_context(cadata=data)
+    except OSError as error:
+        raise FlashError(f"{path}: {error.strerror or 'no certificate'}") from error
+    except ValueError as error:
+        raise FlashError(f"{path}: no certificate, PEM or DER") from error
+    return data
 
 
 # --- ESP32 ---

@@ -99,7 +99,7 @@ def test_a_second_flash_keeps_ring_and_identity(provisioned, desk):
     records = os.urandom(5000)
     rom.flash[ring.offset:ring.offset + 5000] = records
     (desk / "network.json").write_text(
-        json.dumps({"ssid": "s", "password": "p", "host": "h", "port": 1, "more": 2}))
+        json.dumps({"ssid": "s", "password": "p", "host": "h", "port": 1, "prefix": "x"}))
     before, rom.written[:] = bytes(rom.flash[ring.offset:ring.end]), []
     again, told = flash.run(options(desk, rom, network=desk / "network.json"))
     assert again.keeps_ring and again.node == plan.node
@@ -107,9 +107,43 @@ def test_a_second_flash_keeps_ring_and_identity(provisioned, desk):
     assert holds(rom, again.regions)
     assert rom.written and all(0x200000 <= at < 0x300000 for at, _ in rom.written)  # what changed
     files = image.read_littlefs(again.regions[2].data)
-    assert sorted(json.loads(files["network.json"])) == ["host", "password", "port", "ssid"]
+    assert sorted(json.loads(files["network.json"])) == [
+        "host", "password", "port", "prefix", "ssid"]
     wiped, _ = flash.run(options(desk, rom, wipe=True))
     assert not wiped.keeps_ring and set(rom.flash[ring.offset:ring.end]) == {0xFF}
+
+
+HOME = {"ssid": "s", "password": "secret", "host": "h", "port": 8883}
+ALL = {"login": ["node", "secret"], "prefix": "farm",
+       "address": ["10.0.0.9", "255.255.255.0", "10.0.0.1", "10.0.0.1"]}
+
+
+def test_all_that_a_network_file_says_reaches_the_node(tmp_path):
+    (tmp_path / "ca").mkdir()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "9", "-subj", "/CN=ours",
+                    "-keyout", tmp_path / "key", "-out", tmp_path / "ca/ours.pem"],
+                   check=True, capture_output=True)
+    file = tmp_path / "network.json"
+    file.write_text(json.dumps(HOME | ALL | {"ca": "ca/ours.pem"}))
+    found = flash._network(file)
+    assert json.loads(found["network.json"]) == HOME | ALL | {"tls": True}
+    assert found["ca.der"][0] == 0x30 and len(found["ca.der"]) < 1000
+    (tmp_path / "ca/ours.der").write_bytes(found["ca.der"])
+    file.write_text(json.dumps(HOME | {"ca": "ca/ours.der"}))
+    assert flash._network(file)["ca.der"] == found["ca.der"]
+    file.write_text(json.dumps(HOME))
+    assert flash._network(file) == {"network.json": json.dumps(HOME).encode()}
+
+
+@pytest.mark.parametrize("given", [
+    [], {}, HOME | {"port": "8883"}, HOME | {"logins": []}, HOME | {"login": ["secret"]},
+    HOME | {"address": [1, 2, 3, 4]}, HOME | {"ca": "missing.pem"}, HOME | {"ca": "network.json"}])
+def test_a_network_file_that_is_wrong_is_refused_without_its_secrets(tmp_path, given):
+    (tmp_path / "network.json").write_text(json.dumps(given))
+    with pytest.raises(flash.FlashError) as told:
+        flash._network(tmp_path / "network.json")
+    assert "secret" not in str(told.value)
 
 
 def test_a_dry_run_writes_nothing_and_prints_its_plan(provisioned, desk, capsys):

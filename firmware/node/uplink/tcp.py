@@ -43,15 +43,18 @@ class Tcp:
             raise
 
     def _secure(self, host, ca):
-        import ssl
+        import tls  # what micropython-lib's ssl.py wraps
 
         self._poll.register(self._socket, select.POLLOUT)
         if not self._wait(select.POLLOUT):
             raise OSError(errno.ETIMEDOUT)
         self._poll.unregister(self._socket)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=ca)
+        context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = tls.CERT_REQUIRED
+        try:
+            context.load_verify_locations(ca)
+        except ValueError:
+            raise OSError(errno.EINVAL)
         # The handshake goes on with the first write, which has a deadline.
         self._socket = context.wrap_socket(self._socket, server_hostname=host,
                                            do_handshake_on_connect=False)
@@ -88,7 +91,10 @@ class Tcp:
         self._until = time.ticks_add(time.ticks_ms(), ms)
         self.carried += len(view) + _HEAD
         while len(view):
-            count = self._socket.write(view)
+            try:
+                count = self._socket.write(view)
+            except ValueError:  # how mbedtls says whose certificate it does not trust
+                raise OSError(errno.EACCES)
             if count:
                 view = view[count:]
             elif not self._wait(select.POLLOUT):

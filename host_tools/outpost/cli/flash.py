@@ -23,7 +23,8 @@ def flash(
         "--firmware", help="MicroPython's .bin (ESP32), or a firmware.uf2 (RP2040)")] = None,
     node: Annotated[int | None, typer.Option(help="be this known node again")] = None,
     network: Annotated[Path | None, typer.Option(
-        help="JSON file with ssid, password, host and port of the gateway")] = None,
+        help="JSON file with ssid, password, host and port of the gateway, and perhaps ca, "
+             "login, prefix, address")] = None,
     battery: Annotated[str, typer.Option(
         help="what it hangs on, as in boards/batteries.toml")] = "li-ion-18650",
     wipe: Annotated[bool, typer.Option("--wipe", help="erase the recorded data as well")] = False,

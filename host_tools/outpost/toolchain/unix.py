@@ -52,6 +52,16 @@ def micropython() -> Path:
     return find() or cache.item(_item(), _build) / "micropython"
 
 
+def with_tls() -> list[str]:
+    """Return how to call a MicroPython that has TLS: the distribution's, with its own mbedtls.
+
+    The one that is built here has none: the source package comes without it.
+    """
+    folder = cache.item("toolchain/micropython-debian",
+                        lambda folder: apt.install(["micropython"], folder))
+    return apt.command(folder, "micropython")
+
+
 def find() -> Path | None:
     """Return the MicroPython that is already here: $MICROPYTHON, on PATH or in the cache."""
     named = os.environ.get("MICROPYTHON")
