@@ -533,6 +533,17 @@ def test_the_command_serves_and_ends_with_the_gateway(tmp_path):
             pytest.fail("the dashboard outlives its gateway")
 
 
+def test_it_is_served_where_it_was_told_and_nowhere_else(tmp_path):
+    """The broker's address is not the dashboard's; this one is nobody's (RFC 5737)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "outpost", "gateway", "--database", str(tmp_path / "gateway.db"),
+         "--listen", f"127.0.0.1:{free_port()}", "--no-provisioned", "--web", "--host",
+         "192.0.2.1", "--web-port", "0"], env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=PATIENCE_MS / 1000, check=False)
+    assert done.returncode == 1
+    assert "can't listen at 192.0.2.1" in " ".join(done.stderr.split())
+
+
 def test_whoever_looks_does_not_keep_the_gateway_waiting(tmp_path):
     database = tmp_path / "gateway.db"
     node, = fleet.fill(database, 1)

@@ -58,14 +58,14 @@ def gateway(
                         handlers=[RichHandler(console=console, show_path=False)])
     if not database:
         store.DEFAULT.parent.mkdir(parents=True, exist_ok=True)
-    host, _, number = listen.rpartition(":")
-    if not host or not number.isdecimal():
+    at, _, number = listen.rpartition(":")
+    if not at or not number.isdecimal():
         raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
     options = main.Options(
         database=(database if "://" in database
                   else Path(database or store.DEFAULT)),
         broker=mqtt.where(broker, str(ca) if ca else None) if broker else None,
-        listen=(host, int(number)), group=share or None, serial=serial or [],
+        listen=(at, int(number)), group=share or None, serial=serial or [],
         clock=clock if time else None, provisioned=provisioned, durable=not volatile,
         heavy=heavy or None)
 

@@ -62,12 +62,12 @@ def battery(states: Sequence[State], modes: Iterable[Band], days_left: int | Non
         "hovertemplate": "%{y} %<br>%{text}<extra></extra>" if charged
         else "%{text}<extra></extra>"}]
     if charged and days_left is not None:
-        last = charged[-1]
+        last, charge = charged[-1], charged[-1].soc or 0
         span_s = min(days_left * DAY_S,
                      max(AHEAD * (last.time_s - charged[0].time_s), 7 * DAY_S))
-        fall = last.soc * span_s / (days_left * DAY_S) if days_left else last.soc
+        fall = charge * span_s / (days_left * DAY_S) if days_left else charge
         data.append({"x": [when(last.time_s), when(last.time_s + span_s)],
-                     "y": [last.soc, last.soc - fall], "mode": "lines", "name": "forecast",
+                     "y": [charge, charge - fall], "mode": "lines", "name": "forecast",
                      "line": {"color": FAINT, "dash": "dash", "width": 1.5},
                      "hoverinfo": "skip"})
     shapes = []

@@ -43,7 +43,7 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
                                                    DECISIONS) if len(one.payload) == 4]
     events = [one for one in views.newest_records(db, node, spoken, [record.EVENT], POINTS)
               if len(one.payload) >= 3]
-    last_s = max([one.time_s for one in (*states, *events)], default=0)
+    last_s = max((*(one.time_s for one in states), *(one.time_s for one in events)), default=0)
     items = glance.items
     today = items.get("today_uj")
     return {
@@ -63,7 +63,8 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
         "decisions": charts.decisions(decided, model.classes) if decided else None,
         "decided": [_decision(one, model) for one in decided[:-LISTED - 1:-1]],
         "events": [{"time_s": one.time_s, "alert": one.lane == ALERT,
-                    "said": words.event(*one.payload[:3], model.classes)}
+                    "said": words.event(one.payload[0], one.payload[1], one.payload[2],
+                                        model.classes)}
                    for one in events[:-EVENTS - 1:-1]],
         "lanes": _lanes(items, lanes), "gaps": _gaps(db, node, lanes),
         "silences": _silences(db, node, glance.heard_at, now_s)}
