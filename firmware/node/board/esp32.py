@@ -12,8 +12,6 @@ import machine
 from micropython import const
 
 from node.board import BROWNOUT, COLD, EVENT, TIMER, WATCHDOG, Common, Timed
-from node.uplink.mqtt import Mqtt
-from node.uplink.tcp import Tcp
 
 _SECTOR = const(4096)
 _EPOCH_S = 946684800 if time.gmtime(0)[0] == 2000 else 0  # the port's, in seconds since 1970
@@ -170,12 +168,7 @@ class Board(Common):
             if not wifi.join(where, self.hurry):
                 self.radio_off()
                 return None
-            ca = None
-            if where.get("tls"):
-                with open("ca.der", "rb") as file:
-                    ca = file.read()
-            stream = Stream(self, where["host"], where["port"], ca)
-            return Mqtt(stream, self.node_id, where.get("login"), where.get("prefix", "outpost"))
+            return wifi.dial(self, where)
         except BaseException:
             self.radio_off()
             raise
@@ -205,26 +198,6 @@ class Board(Common):
         except OSError:
             pass
         return not machine.Pin(self._pins["event"], machine.Pin.IN).value()
-
-
-class Stream(Tcp):
-    """A TCP connection that ends with the wake's deadline; the radio goes off with it."""
-
-    def __init__(self, board, host, port, ca):
-        self._board = board
-        super().__init__(host, port, min(Mqtt.patience_ms, board.left_ms()), ca)
-
-    def read(self, view, ms):
-        self._board.hurry()
-        return super().read(view, min(ms, self._board.left_ms()))
-
-    def write(self, view, ms):
-        self._board.hurry()
-        super().write(view, min(ms, self._board.left_ms()))
-
-    def close(self):
-        super().close()
-        self._board.radio_off()
 
 
 def _cause(chip):

@@ -1,4 +1,5 @@
-# Joining Wi-Fi on ESP32 soon: the address is given, the access point remembered.
+# Wi-Fi on ESP32, imported by the wakes that report. It is joined soon: the address is given, the
+# access point remembered.
 # Looking for it takes two seconds, DHCP one or more, and each second of it 0.45 J.
 
 import json
@@ -7,6 +8,9 @@ import time
 
 import network
 from micropython import const
+
+from node.uplink.mqtt import Mqtt
+from node.uplink.tcp import Tcp
 
 _FILE = "ap.json"  # of the access point joined last: name, number (hex) and channel
 _JOIN_MS = const(8000)
@@ -62,3 +66,33 @@ def _connected(wlan, hurry):
         hurry()
         time.sleep_ms(20)
     return True
+
+
+def dial(board, where):
+    """The link to the gateway that network.json names."""
+    ca = None
+    if where.get("tls"):
+        with open("ca.der", "rb") as file:
+            ca = file.read()
+    stream = Stream(board, where["host"], where["port"], ca)
+    return Mqtt(stream, board.node_id, where.get("login"), where.get("prefix", "outpost"))
+
+
+class Stream(Tcp):
+    """A TCP connection that ends with the wake's deadline; the radio goes off with it."""
+
+    def __init__(self, board, host, port, ca):
+        self._board = board
+        super().__init__(host, port, min(Mqtt.patience_ms, board.left_ms()), ca)
+
+    def read(self, view, ms):
+        self._board.hurry()
+        return super().read(view, min(ms, self._board.left_ms()))
+
+    def write(self, view, ms):
+        self._board.hurry()
+        super().write(view, min(ms, self._board.left_ms()))
+
+    def close(self):
+        super().close()
+        self._board.radio_off()
