@@ -1,7 +1,11 @@
 """Our firmware on the emulated RP2040: boot, flash, sensors, models, hours of a node's life."""
 
+import contextlib
 import json
+import os
+import pty
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -128,6 +132,23 @@ wake.live()
 print(wake.state.wakes, wake.settings.problem)
 """)
     assert wakes == "1 0\n"
+
+
+def test_ctrl_c_keeps_the_flash(image, tmp_path):
+    """At a real terminal, which sends it to each process there."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "outpost", "emulate", "--firmware",
+                                  str(image.uf2), "--flash", str(tmp_path / "flash.img")])
+    shown = b""
+    while b"Ctrl-C ends it" not in shown:
+        shown += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    with contextlib.suppress(OSError):  # the terminal is gone with the last process
+        while more := os.read(terminal, 4096):
+            shown += more
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown.decode()
+    assert (tmp_path / "flash.img").read_bytes()[:4096] == image.image.read_bytes()[:4096]
 
 
 # --- flash operations ---

@@ -60,7 +60,8 @@ class Emulator:
         environment = {**os.environ, "OUTPOST_RP2040JS": str(parts.rp2040js())}
         self.process = subprocess.Popen(
             [str(parts.node()), str(parts.HERE / "main.mjs")], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env=environment)
+            stdout=subprocess.PIPE, text=True, env=environment,
+            start_new_session=True)  # Ctrl-C at the terminal is ours: the flash is to be saved
         self.ask("create", bootrom=str(parts.bootrom()), usb=self.usb, pins=self.pins)
 
     def __enter__(self) -> Self:
