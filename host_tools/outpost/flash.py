@@ -6,6 +6,7 @@ already is left alone unless told otherwise.
 
 import hashlib
 import json
+import re
 import shutil
 import ssl
 import time
@@ -149,6 +150,7 @@ def files(board: Board, model: str, node: provision.Node, network: Path | None,
 
 _NEEDED = {"ssid": str, "password": str, "host": str, "port": int}
 _MAY = {"prefix": str, "login": list, "address": list, "ca": str}
+_BY_BRIDGE = {"bridge": str, "channel": int}  # ESP-NOW
 
 
 def _network(path: Path) -> dict[str, bytes]:
@@ -162,10 +164,12 @@ def _network(path: Path) -> dict[str, bytes]:
         raise FlashError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise FlashError(f"{path}: it is no JSON ({type(error).__name__})") from error
-    known = _NEEDED | _MAY
-    if not isinstance(given, dict) or not _NEEDED.keys() <= given.keys():
+    by_bridge = isinstance(given, dict) and "bridge" in given
+    needed = _BY_BRIDGE if by_bridge else _NEEDED
+    known = _BY_BRIDGE if by_bridge else _NEEDED | _MAY
+    if not isinstance(given, dict) or not needed.keys() <= given.keys():
         raise FlashError(f"{path}: it must be JSON with {', '.join(_NEEDED)}, and may have "
-                         f"{', '.join(_MAY)}")
+                         f"{', '.join(_MAY)}; or with {', '.join(_BY_BRIDGE)}")
     for key, value in given.items():
         if key not in known:
             raise FlashError(f"{path}: there is no {key!r}{meant(key, known)}; it may have "
@@ -174,6 +178,8 @@ def _network(path: Path) -> dict[str, bytes]:
                 len(value) != {"login": 2, "address": 4}[key]
                 or not all(isinstance(word, str) for word in value)):
             raise FlashError(f"{path}: {key} is not what it should be (docs/hardware.md)")
+    if by_bridge and not re.fullmatch("[0-9a-f]{12}", given["bridge"]):
+        raise FlashError(f"{path}: bridge is its address in twelve digits, 0-9 and a-f")
     content = {}
     if "ca" in given:
         content["ca.der"] = _certificate(path.parent / given.pop("ca"))

@@ -132,13 +132,17 @@ def test_all_that_a_network_file_says_reaches_the_node(tmp_path):
     (tmp_path / "ca/ours.der").write_bytes(found["ca.der"])
     file.write_text(json.dumps(HOME | {"ca": "ca/ours.der"}))
     assert flash._network(file)["ca.der"] == found["ca.der"]
+    bridge = {"bridge": "0123456789ab", "channel": 6}
+    file.write_text(json.dumps(bridge))
+    assert json.loads(flash._network(file)["network.json"]) == bridge
     file.write_text(json.dumps(HOME))
     assert flash._network(file) == {"network.json": json.dumps(HOME).encode()}
 
 
 @pytest.mark.parametrize("given", [
     [], {}, HOME | {"port": "8883"}, HOME | {"logins": []}, HOME | {"login": ["secret"]},
-    HOME | {"address": [1, 2, 3, 4]}, HOME | {"ca": "missing.pem"}, HOME | {"ca": "network.json"}])
+    HOME | {"address": [1, 2, 3, 4]}, HOME | {"ca": "missing.pem"}, HOME | {"ca": "network.json"},
+    {"bridge": "0123456789ab"}, {"bridge": "a", "channel": 1}])
 def test_a_network_file_that_is_wrong_is_refused_without_its_secrets(tmp_path, given):
     (tmp_path / "network.json").write_text(json.dumps(given))
     with pytest.raises(flash.FlashError) as told:

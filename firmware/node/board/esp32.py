@@ -165,6 +165,10 @@ class Board(Common):
 
         self._radio_since_us = self.ticks_us()
         try:
+            if "bridge" in where:
+                from node.uplink.espnow import Espnow
+
+                return Espnow(wifi.espnow(where["channel"]), bytes.fromhex(where["bridge"]))
             if not wifi.join(where, self.hurry):
                 self.radio_off()
                 return None

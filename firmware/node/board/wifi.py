@@ -17,6 +17,18 @@ _JOIN_MS = const(8000)
 _HOPELESS = (network.STAT_NO_AP_FOUND, network.STAT_WRONG_PASSWORD)
 
 
+def espnow(channel):
+    """The radio for ESP-NOW, on; nothing is joined, so no time is lost."""
+    import espnow
+
+    wlan = network.WLAN(network.WLAN.IF_STA)
+    wlan.active(True)
+    wlan.config(channel=channel)
+    radio = espnow.ESPNow()
+    radio.active(True)
+    return radio
+
+
 def join(where, hurry):
     """Join the network of network.json; False if that can't be done. `hurry()` may raise."""
     wlan = network.WLAN(network.WLAN.IF_STA)
