@@ -58,7 +58,7 @@ class Board(Common):
     def feed(self): pass
 
 class Link:
-    size, window, patience_ms, tries = 400, 3, 500, 2
+    size, window, ahead, patience_ms, tries, carried = 400, 3, 3, 500, 2, 0
     asked, frames, cut = [], 0, -1
     def __init__(self):
         self.answers, self.seal = [], Seal(KEY)

@@ -222,7 +222,7 @@ class Stream:
     def __init__(self, board):
         self._board = board
         self._open = False
-        self._uart = UART(0, _BAUD, tx=Pin(UART_PINS[0]), rx=Pin(UART_PINS[1]), rxbuf=256,
+        self._uart = UART(0, _BAUD, tx=Pin(UART_PINS[0]), rx=Pin(UART_PINS[1]), rxbuf=1280,
                           txbuf=1280, timeout=_BYTE_MS, timeout_char=_BYTE_MS)
         self._poll = select.poll()
         self._poll.register(self._uart, select.POLLIN)

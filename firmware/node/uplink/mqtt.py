@@ -25,7 +25,7 @@ _ROOM = LONGEST + 128  # a frame, its topic, and what is around them
 
 class Mqtt:
     size = LONGEST
-    window = 8
+    window = ahead = 8
     patience_ms = 3000
     tries = 1  # what TCP has lost does not come the second time
 

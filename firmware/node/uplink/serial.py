@@ -45,6 +45,7 @@ def decode(data, size):
 class Serial:
     size = LONGEST
     window = 4
+    ahead = 1  # a byte that comes while flash is erased is lost
     patience_ms = 500
     tries = 2
 

@@ -152,9 +152,9 @@ class Session:
         self._fetch, tries = fetch, link.tries
         try:
             while (fetch.have < fetch.total and tries and self._left_ms() > 2 * link.patience_ms
-                   and self._affords(link.window)):
+                   and self._affords(link.ahead)):
                 before = fetch.have
-                self._send(fetch.want(self._buf, self._node, self._seal, link.window))
+                self._send(fetch.want(self._buf, self._node, self._seal, link.ahead))
                 while (fetch.have < fetch.until and self._left_ms() > link.patience_ms
                        and self._listen()):
                     pass

@@ -74,7 +74,7 @@ class Fake:
 
 class Board(Common):
     key = KEY
-    size, window, patience_ms, tries = 512, 1, 5000, 1  # of the link that it is as well
+    size, window, ahead, patience_ms, tries = 512, 1, 1, 5000, 1  # of the link that it is, too
     carried = 0
 
     def __init__(self, **settings):
