@@ -162,7 +162,7 @@ def _measured(what: Recipe, board: Board, fitted: build.Fitted, content: bytes) 
         most = pre.max() + infer.max()
         wanted = contract.demand(what, "latency_us")
         yield Line("latency_us", wanted, float(most), EMULATED,
-                   f"features {pre.max():.1f} + forest {infer.max():.1f} on the {pico.name}, "
+                   f"features {pre.max():.1f} + model {infer.max():.1f} on the {pico.name}, "
                    f"calls included, {len(made)} windows, one made to be long{path}")
         yield Line("latency_bound_us", wanted, float(pre.max() + infer.max() * worst / these),
                    MODELLED, beyond)
@@ -207,7 +207,7 @@ def _modelled(what: Recipe, board: Board, battery: Battery, fitted: build.Fitted
         pre, infer = costs.latency_us(board, what, fitted.forest)
         wanted = contract.demand(what, "latency_us")
         yield Line("latency_bound_us", wanted, pre + infer, MODELLED,
-                   f"features {pre:.1f} + forest {infer:.1f}, [costs] of {table}")
+                   f"features {pre:.1f} + model {infer:.1f}, [costs] of {table}")
     if what.signal.rate_hz is None:
         return
     phases = costs.wake(board, battery, what, fitted.forest)

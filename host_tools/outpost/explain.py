@@ -113,11 +113,13 @@ def remedies(checked: Checked) -> list[str]:
 
 def _fewer_bytes(checked: Checked, line: Line) -> str:
     excess = -(line.margin or 0)
-    nodes = sum(tree.nodes for tree in trees(checked)) or 1
-    each = checked.sizes["forest"] / nodes
     if excess >= checked.sizes["forest"]:
-        return (f"{line.name}: without any tree it would still be too much: "
+        return (f"{line.name}: without any model it would still be too much: "
                 f"{checked.sizes['rest']:,} B are features, names and what MicroPython needs")
+    if len(checked.fitted.forest.trees) < 2:
+        return _smaller(checked, line)
+    nodes = sum(tree.nodes for tree in trees(checked))
+    each = checked.sizes["forest"] / nodes
     least = sorted(trees(checked), key=lambda tree: (tree.missed, -tree.bytes))
     gone, saved = [], 0.0
     for tree in least:
@@ -133,10 +135,20 @@ def _fewer_bytes(checked: Checked, line: Line) -> str:
 
 def _shorter_paths(checked: Checked, line: Line) -> str:
     longest = [tree.longest for tree in trees(checked)]
+    if not longest:
+        return _smaller(checked, line)
     share = (line.demanded or 0) / line.got
     return (f"{line.name}: {len(longest)} trees of at most {max(longest, default=0)} comparisons "
             f"each are about {100 * (1 - share):.0f} % too many: "
             f"{int(np.ceil(len(longest) * (1 - share)))} trees fewer, or less depth")
+
+
+def _smaller(checked: Checked, line: Line) -> str:
+    what = checked.what
+    if what.estimator is None:
+        return f"{line.name}: a smaller depth of its one tree, or fewer leaves"
+    return (f"{line.name}: a smaller {what.estimator.kind}, or fewer features for it to look at: "
+            "select in [estimator]")
 
 
 def _less_work(checked: Checked, line: Line) -> str:

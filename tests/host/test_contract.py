@@ -199,6 +199,20 @@ def test_what_is_not_there_can_not_measure(monkeypatch, tmp_path):
         measure.Counter("xtensawin")
 
 
+def test_what_has_no_trees_is_explained_too(nothing_to_measure_on, tmp_path):
+    text = recipe.find("motion").read_text()
+    before, after = text[:text.index("[forest]")], text[text.index("[post]"):]
+    (tmp_path / "model.toml").write_text(
+        f'{before}[estimator]\nkind = "GaussianNB"\n{after[:after.index("[contract]")]}'
+        "[contract]\nbytes = 1900\nlatency_us = 1\n")
+    found = check.check(str(tmp_path), "rp2040")
+    bound = next(line for line in found.lines if line.name == "latency_bound_us")
+    pre = found.board.stage_us("pre", **check.costs.feature_work(found.what))
+    assert bound.got > pre + 40  # four classes of twelve figures, and not nothing
+    told = "\n".join(explain.remedies(found))
+    assert "bytes: a smaller GaussianNB, or fewer features" in told and "trees" not in told[:60]
+
+
 def test_a_life_whose_records_are_lost_decides_nothing(monkeypatch):
     plan = SimpleNamespace(folder="build/x")
     lost = SimpleNamespace(told={"ok": False}, plan=plan)

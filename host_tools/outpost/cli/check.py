@@ -129,7 +129,7 @@ def _explain(checked: "Checked") -> None:
     from outpost.console import stdout
 
     sizes = checked.sizes
-    stdout.print(f"\n{sizes['module']:,} B: {sizes['forest']:,} are trees, {sizes['rest']:,} "
+    stdout.print(f"\n{sizes['module']:,} B: {sizes['forest']:,} are the model, {sizes['rest']:,} "
                  "features, names and what MicroPython needs")
     found = explaining.features(checked)
     if found:
@@ -144,11 +144,14 @@ def _explain(checked: "Checked") -> None:
     idle = [name for name, count in explaining.looks(checked).items() if not count]
     if idle and checked.fitted.forest.trees and not checked.what.features.raw:
         stdout.print(f"[dim]no tree looks at {', '.join(idle)}[/]")
+    trees = explaining.trees(checked)
+    if not trees:
+        return
     table = Table("tree", title="what trees cost", title_justify="left", box=box.SIMPLE_HEAD,
                   pad_edge=False)
     for column in ("nodes", "longest path", "bytes", "training windows lost without"):
         table.add_column(column, justify="right")
-    for one in explaining.trees(checked):
+    for one in trees:
         table.add_row(str(one.number), str(one.nodes), str(one.longest), f"{one.bytes:.0f}",
                       f"{100 * one.missed:+.2f} points")
     stdout.print(table)
