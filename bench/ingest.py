@@ -13,7 +13,8 @@ broker   `outpost gateway` processes on mosquitto; nodes of gateway/load.py send
 The generator, mosquitto, PostgreSQL and the workers share this machine's processors, so `broker`
 is a lower bound.
 
-    --rows N     how far PostgreSQL is filled for the second table
+    --rows N     how far PostgreSQL is filled for the second table; 0 leaves it out
+    --only       the second table alone
 """
 
 import argparse
@@ -106,7 +107,7 @@ def desk(engine: Engine, first: int = 1) -> float:
 def served(database: str, workers: int) -> float:
     """Return the rate through mosquitto and so many workers."""
     believed(store.connect(database)).dispose()
-    nodes = [Node(number, EACH * 2) for number in range(1, NODES + 1)]
+    nodes = [Node(number, EACH) for number in range(1, NODES + 1)]
     with ExitStack() as stack:
         broker = stack.enter_context(Mosquitto())
         for _ in range(workers):
@@ -137,7 +138,7 @@ def compared(folder: Path, postgres: Postgres) -> Table:
         table.add_column(name, justify="right")
     fresh = {"SQLite": lambda: f"sqlite:///{tempfile.mkdtemp(dir=folder)}/bench.db",
              "PostgreSQL": postgres.database}
-    for kind, make in fresh.items():
+    for kind, make in reversed(fresh.items()):
         with console.status(kind) as status:
             base = 0.0
             for name, measure in (("raw", raw), ("per row", per_row),
@@ -186,10 +187,13 @@ def filled(postgres: Postgres, most: int) -> Table:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--rows", type=int, default=10_000_000)
+    options.add_argument("--only", action="store_true")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, Postgres() as postgres:
-        stdout.print(compared(Path(folder), postgres))
-        stdout.print(filled(postgres, given.rows))
+        if not given.only:
+            stdout.print(compared(Path(folder), postgres))
+        if given.rows:
+            stdout.print(filled(postgres, given.rows))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import select
 import struct
 import tty
+from pathlib import Path
 
 import pytest
 from gateways import enrolled, gateway
@@ -19,6 +20,7 @@ from outpost.gateway import store, streams
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import AGAIN_S, Keys, enrol
 
+DOCS = Path(__file__).parents[2] / "docs"
 NODE, LANE, EPOCH = 7, 2, 0xFFFFFFFE
 KEY = bytes(range(7, 39))
 SEAL = Seal(KEY)
@@ -202,6 +204,30 @@ def test_parts_of_other_lengths_still_fit_together(desk, engine, came):
     assert head(desk, *parts(0, 1, payload, 100)[came // 5:]) == 1
     with engine.connect() as db:
         assert [row.payload for row in store.lane_records(db, NODE, LANE, EPOCH)] == [payload]
+
+
+def test_postgresql_may_keep_records_in_partitions(postgres):
+    """As docs/scale.md has it: made before the gateway comes, which finds its table there."""
+    from sqlalchemy import create_engine
+
+    where = postgres.database()
+    sql = (DOCS / "scale.md").read_text().split("```sql\n")[1].split("```")[0]
+    made = create_engine(where)
+    with made.begin() as db:
+        db.exec_driver_sql(sql.replace("%", "%%"))
+    made.dispose()
+    desk, engine = open_desk(where)
+    first = batch(0, [1, 2, 3])
+    assert head(desk, first) == 3 and head(desk, first, batch(3, [4])) == 4
+    assert stored(engine) == [1, 2, 3, 4]
+    with engine.connect() as db:
+        parts = [row[0] for row in db.exec_driver_sql(
+            "SELECT inhrelid::regclass::text FROM pg_inherits "
+            "WHERE inhparent = 'records'::regclass")]
+        used = [name for name in parts
+                if db.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar()]
+    engine.dispose()
+    assert len(parts) == 16 and len(used) == 1
 
 
 # --- who is believed ---

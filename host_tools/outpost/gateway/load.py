@@ -8,6 +8,7 @@ lost, and it may forget acknowledgements it has heard.
 import asyncio
 import contextlib
 import hmac
+import logging
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from node.frame import FrameError, Seal
 from outpost.gateway.mqtt import Where, connection
 
 LANE, KIND, START_S = 2, 1, 1_767_600_000
+
+logging.getLogger("mqtt").setLevel(logging.ERROR)  # it counts what waits, at every message
 
 
 def key(number: int) -> bytes:

@@ -267,7 +267,7 @@ def _copied(db: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> st
     name = f"new_{table.name}"
     db.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} (LIKE {table.name}) "
                        "ON COMMIT DELETE ROWS")
-    db.exec_driver_sql(f"TRUNCATE {name}")
+    db.exec_driver_sql(f"DELETE FROM {name}")
     with db.connection.cursor() as cursor, cursor.copy(
             f"COPY {name} ({_names(table)}) FROM STDIN") as copy:
         for row in rows:
@@ -350,18 +350,25 @@ def _lock(db: Connection, wanted: set[Lane], now: float) -> dict[Lane, tuple[int
 
     In one order, so that two workers don't wait for each other.
     """
-    found: dict[Lane, tuple[int, int]] = {}
-    for attempt in range(2):
-        missing = sorted(wanted - found.keys())
-        if attempt and missing:
-            insert_rows(db, lanes, [(*lane, 0, 0, now) for lane in missing])
-        for first in range(0, len(missing), KEYS_AT_ONCE):
-            rows = db.execute(
-                select(lanes).where(tuple_(lanes.c.node, lanes.c.lane, lanes.c.epoch)
-                                    .in_(missing[first:first + KEYS_AT_ONCE]))
-                .order_by(lanes.c.node, lanes.c.lane, lanes.c.epoch).with_for_update())
-            found |= {(row.node, row.lane, row.epoch): (row.head, row.reach) for row in rows}
-    return found
+    rows = [(*lane, 0, 0, now) for lane in sorted(wanted)]
+    if db.dialect.name == "postgresql":
+        # which would look through all lanes for a long list of them
+        new = _copied(db, lanes, rows)
+        look = partial(db.exec_driver_sql, (
+            f"SELECT node, lane, epoch, lanes.head, lanes.reach FROM {new} "
+            "JOIN lanes USING (node, lane, epoch) ORDER BY node, lane, epoch FOR UPDATE OF lanes"))
+        locked = look().all()
+        if len(locked) < len(rows):
+            db.exec_driver_sql(f"INSERT INTO lanes ({_names(lanes)}) SELECT {_names(lanes)} "
+                               f"FROM {new} ORDER BY node, lane, epoch ON CONFLICT DO NOTHING")
+            locked = look().all()
+    else:
+        insert_rows(db, lanes, rows)
+        locked = [row for first in range(0, len(rows), KEYS_AT_ONCE) for row in db.execute(
+            select(lanes.c.node, lanes.c.lane, lanes.c.epoch, lanes.c.head, lanes.c.reach)
+            .where(tuple_(lanes.c.node, lanes.c.lane, lanes.c.epoch).in_(
+                [row[:3] for row in rows[first:first + KEYS_AT_ONCE]])))]
+    return {(node, lane, epoch): (head, reach) for node, lane, epoch, head, reach in locked}
 
 
 def _follow(db: Connection, lane: Lane, head: int) -> int:
