@@ -236,6 +236,8 @@ class Node:
         yield from heartbeat.pairs(heartbeat.DROPPED, [0, 0, self.dropped, 0], most)
         yield from heartbeat.latency(self.latency.rows, most)
         yield from heartbeat.pairs(heartbeat.LONGEST, list(self.latency.longest_us), most)
+        yield heartbeat.BYTES, pack("<III", int(40_000 * part), 60_000 - int(40_000 * part),
+                                    len(self.queue[3]))
         yield heartbeat.UNLINKED, b"\0"
         yield heartbeat.CONFIG, pack("<IB", 7, 255)
         yield heartbeat.model(MPY, {"name": "motion", "version": self.version}, self.trial)

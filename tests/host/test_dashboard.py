@@ -207,6 +207,7 @@ def test_a_nodes_page_tells_its_story(visit, forty, viewport):
     """Node 1017 has lost its link and drops records; its heartbeats and records say so."""
     page = visit(forty, "/nodes/1017", viewport)
     expect(page.locator("#head")).to_contain_text("DEGRADED: no link")
+    expect(page.locator("#head")).to_contain_text("over the link today")
     for plot in ("battery", "joules", "decisions"):  # drawn, not only there
         expect(page.locator(f"#{plot} .main-svg").first).to_be_visible()
     shown = {name: json.loads(page.locator(f"#{name}").get_attribute("data-figure"))
