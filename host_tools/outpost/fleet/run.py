@@ -19,6 +19,7 @@ from outpost.fleet.servers import Echo, Gateway
 from outpost.toolchain.servers import Mosquitto
 from outpost.world import journal
 
+CROWD = 2  # workers on a core: one lives while the other's node waits for an answer
 TICK_S = 0.05
 LOOK_S = 0.5  # between two looks into the database
 EVERY = 10  # of so many nodes the frames of one are doubled
@@ -69,7 +70,7 @@ class _Fleet:
         self._strikes = list(plan.strikes)
         self._command = {} if gateway is None else {"command": gateway}
         self._told: dict[int, dict[str, Any]] = {}
-        self._share = min(len(os.sched_getaffinity(0)), plan.nodes)  # workers
+        self._share = min(CROWD * len(os.sched_getaffinity(0)), (plan.nodes + 1) // 2)  # workers
         self._begun_lines = [b""] * self._share
         self._look_s = 0.0
 
