@@ -32,19 +32,20 @@ LIB = Path(__file__).parents[1] / "device/lib"
 # A step of an update is cut at each operation of the flash (tests/device/lib/cuts.py).
 CUTS = """
 import os
-from cuts import copy, formatted, mount, torture, unmount
+from cuts import copy, mount, torture, unmount
+from disk import blank
 from node import package, update
 from node.settings import Settings
 
 def install():
     package.install(Settings("settings.json"), bytes.fromhex("{key}"))
 
-blank = formatted(48)
-mount(blank)
+start = blank(48)
+mount(start)
 copy({source}, {files})
 unmount()
 old, new = ("motion", 0), ("slot_a", update.TRIAL)
-start, cuts = torture(blank, install, old, new)
+start, cuts = torture(start, install, old, new)
 print("install", cuts)
 print("undo", torture(start, update.undo, new, old)[1])
 kept, cuts = torture(start, update.keep, new, ("slot_a", 0))

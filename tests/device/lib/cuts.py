@@ -1,4 +1,4 @@
-"""A file system on littlefs in memory, whose power goes in the middle of any operation.
+"""A node on littlefs in memory (disk.py), whose power goes in the middle of any operation.
 
 `torture()` cuts a step at each operation of the flash, whole and torn; each time the node must
 come up with settings that are accepted and a model that loads and answers its golden windows.
@@ -10,65 +10,18 @@ import sys
 
 import vfs
 
+from disk import SIZES, Disk
 from node import golden, model
 from node.settings import Settings
-
-SECTOR = 4096
-_LFS = {"progsize": 32, "readsize": 32, "lookahead": 32}
-
 
 disk = None  # the one that is mounted
 _scratch = b""
 
 
-class Cut(BaseException):
-    pass
-
-
-class Disk:
-    def __init__(self, data):
-        self.data, self.left, self.torn, self.dead = data, -1, False, False
-
-    def readblocks(self, n, buf, offset=0):
-        if self.dead:  # asked by the finaliser of a file that was open at the cut
-            return
-        at = n * SECTOR + offset
-        buf[:] = self.data[at:at + len(buf)]
-
-    def writeblocks(self, n, buf, offset=0):
-        if not self.dead:
-            self.operate(n * SECTOR + offset, bytes(buf))
-
-    def ioctl(self, op, n):
-        if self.dead:
-            return 0
-        if op == 6:
-            self.operate(n * SECTOR, b"\xff" * SECTOR)
-        return {4: len(self.data) // SECTOR, 5: SECTOR}.get(op, 0)
-
-    def operate(self, at, data):
-        if self.left == 0:
-            if self.torn:
-                self.data[at:at + len(data) // 2] = data[:len(data) // 2]
-            self.cut()
-        self.left -= 1
-        self.data[at:at + len(data)] = data
-
-    def cut(self):
-        self.dead = True
-        raise Cut
-
-
-def formatted(sectors):
-    data = bytearray(b"\xff" * (sectors * SECTOR))
-    vfs.VfsLfs2.mkfs(Disk(data), **_LFS)
-    return data
-
-
 def mount(data):
     global disk
     disk = Disk(data)
-    vfs.mount(vfs.VfsLfs2(disk, **_LFS), "/flash")
+    vfs.mount(vfs.VfsLfs2(disk, **SIZES), "/flash")
     os.chdir("/flash")
     return disk
 

@@ -4,7 +4,7 @@ import os
 
 import vfs
 
-_SIZES = {"progsize": 32, "readsize": 32, "lookahead": 32}
+SIZES = {"progsize": 32, "readsize": 32, "lookahead": 32}
 
 
 class Cut(BaseException):
@@ -33,22 +33,25 @@ class Disk:
         if self.left == 0:
             if self.torn:
                 self.data[at:at + len(data) // 2] = data[:len(data) // 2]
-            self.dead = True
-            raise Cut
+            self.cut()
         self.left -= 1
         self.data[at:at + len(data)] = data
+
+    def cut(self):
+        self.dead = True
+        raise Cut
 
 
 def blank(sectors=16):
     data = bytearray(b"\xff" * (sectors * 4096))
-    vfs.VfsLfs2.mkfs(Disk(data), **_SIZES)
+    vfs.VfsLfs2.mkfs(Disk(data), **SIZES)
     return data
 
 
 def on(data, action, left=-1, torn=False):
     """Do `action` in a file system on `data`; return its result, or the Cut it met."""
     disk = Disk(data, left, torn)
-    vfs.mount(vfs.VfsLfs2(disk, **_SIZES), "/flash")
+    vfs.mount(vfs.VfsLfs2(disk, **SIZES), "/flash")
     here = os.getcwd()
     os.chdir("/flash")
     try:
