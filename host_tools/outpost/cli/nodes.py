@@ -27,15 +27,15 @@ def nodes(
     from outpost.console import print_json, stdout
     from outpost.gateway import screen, store, views
 
-    engine = store.existing(database)
+    reader = views.Reader(store.find(database))  # who looks on makes no gateway wait
     try:
-        with engine.connect() as db:
+        with reader.read() as db:
             found = views.glances(db, node=node)
             awaited = views.awaited(db, node)
             lanes = views.node_lanes(db, node) if node is not None else []
             gaps = views.gaps(db, node, lanes, MOST) if node is not None else []
     finally:
-        engine.dispose()
+        reader.engine.dispose()
     if not found:
         raise store.StoreError(f"no node {node} is known there" if node is not None
                                else "no node is known there yet")

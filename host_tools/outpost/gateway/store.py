@@ -215,17 +215,20 @@ def connect(url: str | Path, durable: bool = True) -> Engine:
     return engine
 
 
-def existing(where: str) -> Engine:
-    """Open the database of a gateway, by URL or path, "" for where it is by default.
+def find(where: str) -> str | Path:
+    """Return a gateway's database, by URL or path, "" for where it is by default.
 
     Raises StoreError if there is no such file.
     """
-    if "://" in where:
-        return connect(where)
     path = Path(where) if where else DEFAULT
-    if not path.is_file():
+    if "://" not in where and not path.is_file():
         raise StoreError(f"{path}: no gateway has been here; name its database with --database")
-    return connect(path)
+    return where if "://" in where else path
+
+
+def existing(where: str) -> Engine:
+    """Open what `find` finds."""
+    return connect(find(where))
 
 
 def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:
