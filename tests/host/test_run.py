@@ -457,7 +457,7 @@ def test_a_bug_in_the_cycle_itself_is_slept_over_on_a_chip_and_ends_a_run_here(f
     subprocess.run([unix.mpy_cross(), "-o", folder / "bytecode/node/latency.mpy", source],
                    check=True)
     change(folder / "run.json", bytecode=str(folder / "bytecode"))
-    with pytest.raises(ProtocolError, match="retains 7 bytes.*flux"):
+    with pytest.raises(ProtocolError, match="retains 9 bytes.*flux"):
         plain_world(folder).wake()
 
 
