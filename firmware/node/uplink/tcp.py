@@ -10,6 +10,7 @@ from micropython import const
 
 _HEAD = const(40)  # of IPv4 and TCP around each segment
 _OPEN = const(280)  # seven of them: to open and close
+_SECURE = const(2000)  # TLS with certificates on P-256, measured: docs/gateway.md
 _TCP, _NODELAY = const(6), const(1)  # the same on all ports, and named on few
 
 
@@ -17,7 +18,7 @@ class Tcp:
     def __init__(self, host, port, ms, ca=None):
         """Connect within `ms`. `ca`: certificate (DER) of who must have signed the server's."""
         self._until = time.ticks_add(time.ticks_ms(), ms)
-        self.carried = _OPEN  # bytes, both ways
+        self.carried = _OPEN + (_SECURE if ca else 0)  # bytes, both ways
         self._broken = errno.ECONNREFUSED
         self._socket = socket.socket()
         self._poll = select.poll()
