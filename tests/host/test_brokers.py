@@ -206,6 +206,7 @@ def test_two_workers_share_the_work(database, mosquitto):
 NODE = """
 import sys
 from node.board import Common, Late
+from node.settings import Settings
 from node.state import State
 from node.uplink import mqtt, tcp
 from node.uplink.session import Session
@@ -225,8 +226,8 @@ class Board(Common):
     def temperature_c(self): return 20
     def feed(self): pass
 
-class Settings:
-    frame, version, problem, uplink_s, model, trial = 1024, 1, None, 1800, None, 0
+settings = Settings("no such file")  # so all as they are by default
+settings.problem = None
 
 mqtt.Mqtt.patience_ms = int(sys.argv[2])
 box = outbox()
@@ -237,7 +238,7 @@ board = Board()
 try:
     link = mqtt.Mqtt(tcp.Tcp("127.0.0.1", int(sys.argv[1]), mqtt.Mqtt.patience_ms), 1)
     try:
-        Session(board, Settings, state, box, link).hold()
+        Session(board, settings, state, box, link).hold()
     finally:
         link.close()
     print("done", box.depth())
