@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -127,7 +128,11 @@ def _serial() -> Finding:
 
 def _cache() -> Finding:
     root = cache.root()
-    size = sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
+    size = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(FileNotFoundError):  # somebody may be building
+                size += (Path(folder) / name).lstat().st_size
     free = shutil.disk_usage(paths.ROOT).free
     return Finding("cache", "ok", f"{root}, {size / 1e6:.0f} MB; "
                                   f"{free / 1e9:.0f} GB free beside this clone")
