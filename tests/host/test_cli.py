@@ -69,7 +69,8 @@ def test_doctor_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_ctrl_c_while_a_verb_runs() -> None:
-    code = ("import time, typer\nfrom outpost import cli\n"
+    code = ("import signal, time, typer\nfrom outpost import cli\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # though we may ignore it
             "@cli.app.command()\ndef wait():\n    print('up', flush=True); time.sleep(60)\n"
             "cli.main()")
     with subprocess.Popen([sys.executable, "-c", code, "wait"], text=True,
