@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sys
 
 import numpy as np
@@ -138,6 +139,7 @@ def test_ctrl_c_keeps_the_flash(image, tmp_path):
     """At a real terminal, which sends it to each process there."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # though we may ignore it
         os.execv(sys.executable, [sys.executable, "-m", "outpost", "emulate", "--firmware",
                                   str(image.uf2), "--flash", str(tmp_path / "flash.img")])
     shown = b""
