@@ -1,7 +1,8 @@
 """The gateway at work: frames from all ports to the desk, answers back to where they came from.
 
 Frames wait in one queue and are taken from it as many at a time as have come while the last
-transaction was under way, so that a busy gateway commits seldom and an idle one answers at once.
+transaction was under way, and a moment more: a busy gateway commits seldom, and an idle one
+answers soon.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from outpost.gateway.desk import Desk
 
 BATCH = 1000  # frames in one transaction
+GATHER_S = 0.003  # a node's frames come one after the other; waiting halves the commits
 QUEUE = 4000  # frames waiting for it; then their ports have to wait
 
 Reply = Callable[[int, bytes], Awaitable[None]]
@@ -38,6 +40,7 @@ class Service:
         """Take frames and answer them. A failing database is tried again; nodes ask again."""
         while True:
             batch = [await self._queue.get()]
+            await asyncio.sleep(GATHER_S)
             while not self._queue.empty() and len(batch) < BATCH:
                 batch.append(self._queue.get_nowait())
             try:
