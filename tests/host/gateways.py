@@ -1,6 +1,7 @@
 """Gateways for tests: the product's own, in a thread of the test."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def gateway(database: str | Path, **options) -> Iterator[mqtt.Where]:
         try:
             loop.run_until_complete(main.run(given, ready, stop))
         except BaseException as error:
+            logging.exception("the gateway has ended")
             found.append(error)
         finally:
             up.set()

@@ -353,6 +353,11 @@ def test_keys_are_never_told(tmp_path, caplog, capsys):
     engine.dispose()
 
 
+def test_nothing_at_all_is_stored(engine):
+    with engine.begin() as db:
+        assert store.store(db, []) == {}
+
+
 # --- frames over byte streams ---
 
 

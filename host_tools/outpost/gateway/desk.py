@@ -59,7 +59,7 @@ class Desk:
         beats = [one for one in messages if isinstance(one, wire.Heartbeat)]
         asking = [beat for beat in beats if beat.ask is not None]
         with self._engine.begin() as db:
-            heads = store.store(db, batch) if batch else {}
+            heads = store.store(db, batch)
             for beat in beats:
                 store.hear(db, beat)
             rollouts.heed(db, batch)

@@ -283,6 +283,8 @@ def _copied(db: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> st
 
 def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
     """Store what frames carry; return what may be acknowledged of each lane after the commit."""
+    if not batch:
+        return {}
     now = time.time()
     heads = _lock(db, {_lane(_records(one)) for one in batch}, now)
     found = list(_whole(db, batch, heads, now))

@@ -112,5 +112,5 @@ class Port:
         if port is not None:
             try:
                 await asyncio.to_thread(port.write, coded(frame))
-            except OSError as error:
+            except (OSError, TypeError) as error:  # pyserial's, of a port that is closed meanwhile
                 log.warning("%s: an answer was lost: %s", self._name, error)
