@@ -58,7 +58,7 @@ test: venv  ## everything that runs on this machine
 test-boards: venv  ## the real firmware and every architecture's code, on emulated machines
 	@.venv/bin/python -m pytest tests/boards -m "long or not long" $(ARGS)
 
-test-chip: venv  ## three minutes of test-boards: every architecture, and the emulated RP2040
+test-chip: venv  ## two minutes of test-boards: every architecture, and the emulated RP2040
 	@.venv/bin/python -m pytest tests/boards/test_architectures.py tests/boards/test_rp2040.py $(ARGS)
 
 gateway: venv  ## take in what nodes report: a broker of its own, SQLite

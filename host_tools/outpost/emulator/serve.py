@@ -40,12 +40,12 @@ def serve(firmware: Path | None, flash: Path | None, port: int, speed: float) ->
         ports = board.ask("serve", usb_port=port, uart_port=0, speed=speed)
         outer, inner = pty.openpty()
         tty.setraw(inner)
-        console.print(f"[bold]RP2040 running[/], flash in {flash}\n"
-                      f"  mpremote connect socket://127.0.0.1:{ports['usb_port']} repl\n"
-                      f"  or any terminal on {os.ttyname(inner)}\n"
-                      f"  UART0 (the uplink) on TCP port {ports['uart_port']}\n"
-                      "Ctrl-C ends it and keeps the flash.", highlight=False)
         try:
+            console.print(f"[bold]RP2040 running[/], flash in {flash}\n"
+                          f"  mpremote connect socket://127.0.0.1:{ports['usb_port']} repl\n"
+                          f"  or any terminal on {os.ttyname(inner)}\n"
+                          f"  UART0 (the uplink) on TCP port {ports['uart_port']}\n"
+                          "Ctrl-C ends it and keeps the flash.", highlight=False)
             _relay(board, outer, ports["usb_port"])
         except KeyboardInterrupt:
             console.print("")
