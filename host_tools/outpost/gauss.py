@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from outpost.carray import constants
 from outpost.kinds import KindError
 from outpost.reference import Answers
 from outpost.scale import Lines, Scale, fold
@@ -206,10 +207,3 @@ def _full(lines: Lines, means: np.ndarray, factors: np.ndarray, constant: np.nda
     return Mixture(lines.columns, rows.astype(np.int32), start, shift.astype(np.int64),
                    np.rint(constant * UNIT).astype(np.int64),
                    None if limit is None else int(np.floor(limit * UNIT)), usual)
-
-
-def constants(name: str, values: np.ndarray, kind: str = "int64_t", suffix: str = "ll") -> str:
-    """Return `values` as the C array `name`."""
-    texts = [f"{value}{suffix}" for value in values.tolist()]
-    rows = "\n".join("    " + ", ".join(texts[at:at + 8]) + "," for at in range(0, len(texts), 8))
-    return f"static const {kind} {name}[] = {{\n{rows}\n}};\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from outpost.gauss import constants
+from outpost.carray import constants
 from outpost.kinds import KindError
 from outpost.reference import Answers
 from outpost.scale import Lines, Scale, fold

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from outpost.carray import constants, rows
 from outpost.errors import OutpostError
 from outpost.reference import Forest, tree_thresholds, value_scale
 from outpost.scale import unfold
@@ -156,7 +157,7 @@ def _head(forest: Forest, leaves: list[Any]) -> tuple[str, list[int]]:
         entries[-1] |= 0x8000
     return (f"#define OUTPOST_VOTE OUTPOST_SOFT\n{early}"
             f"#define OUTPOST_POINTS_SHIFT {forest.shift}\n"
-            f"static const uint16_t outpost_leaves[] = {{\n{_table(entries)}\n}};\n", places)
+            + constants("outpost_leaves", entries, "uint16_t", ""), places)
 
 
 def _fast(trees: Trees, forest: Forest) -> str:
@@ -204,7 +205,7 @@ def _ifs(tree: list[Node], leaves: list[int]) -> str:
 def _compact(trees: Trees, forest: Forest) -> str:
     head, leaves = _head(forest, trees.leaves)
     if not forest.classes:
-        head += f"static const int16_t outpost_values[] = {{\n{_table(leaves)}\n}};\n"
+        head += constants("outpost_values", leaves, "int16_t", "")
         leaves = list(range(len(leaves)))
     first_node = max(leaves) + 1
     longest = max(map(len, trees.trees))
@@ -234,4 +235,4 @@ def _table(numbers: list[int], hexadecimal: bool = False) -> str:
     texts = [f"{number:#x}u" if hexadecimal else str(number) for number in numbers]
     if hexadecimal and max(numbers) >> 32:
         texts = [f"{text}ll" for text in texts]
-    return "\n".join("    " + ", ".join(texts[at:at + 8]) + "," for at in range(0, len(texts), 8))
+    return rows(texts)
