@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 import outpost.device  # noqa: F401  # firmware/ on the path, for `from node import …`
+from outpost.gateway import store
 from outpost.toolchain.servers import Mosquitto, Postgres
 
 
@@ -52,8 +54,17 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+             ) -> str | Path:
     """An empty database of either kind, as store.connect() takes it."""
     if request.param == "sqlite":
-        return tmp_path / "gateway.db"
+        return tmp_path_factory.mktemp("database") / "gateway.db"
     return request.getfixturevalue("postgres").database()
+
+
+@pytest.fixture
+def engine(database: str | Path) -> Iterator[Engine]:
+    """An open gateway's database of either kind, still empty."""
+    made = store.connect(database, durable=False)
+    yield made
+    made.dispose()

@@ -62,13 +62,11 @@ def open_desk(where):
     return Desk(engine, clock=None), engine
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request):
-    where = ("sqlite://" if request.param == "sqlite"
-             else request.getfixturevalue("postgres").database())
-    _, made = open_desk(where)
-    yield made
-    made.dispose()
+@pytest.fixture
+def engine(engine):
+    with engine.begin() as db:
+        enrol(db, NODE, KEY)
+    return engine
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from node.batch import Batch
 from node.frame import Seal
 from node.heartbeat import Heartbeat
 from outpost.cli import app
-from outpost.gateway import main, screen, store, views
+from outpost.gateway import main, screen, views
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.gateway.mqtt import Where
@@ -39,12 +39,9 @@ def beat(node, *items):
     return [bytes(buf[:length]) for length in made.frames(items)]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def fleet(request, tmp_path):
+@pytest.fixture
+def fleet(database, engine):
     """Node 7 with gaps and drops, 8 without, 9 that has never been heard."""
-    where = (str(tmp_path / "gateway.db") if request.param == "sqlite"
-             else request.getfixturevalue("postgres").database())
-    engine = store.connect(where if "://" in where else tmp_path / "gateway.db")
     with engine.begin() as db:
         for node, key in KEYS.items():
             enrol(db, node, key)
@@ -56,8 +53,7 @@ def fleet(request, tmp_path):
         *beat(7, *heartbeat.pairs(heartbeat.DROPPED, [0, 0, 66, 4], 20),
               *heartbeat.pairs(heartbeat.WAITING, [1, 0, 12, 0], 20)),
         batch(8, 0, [1, 2, 3]), *beat(8, (heartbeat.MISSES, b"\0\0"))])
-    yield where, desk, engine
-    engine.dispose()
+    return str(database), desk, engine
 
 
 def told(where, *arguments):

@@ -32,12 +32,9 @@ def clock(monkeypatch):
     return made
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request, clock):
-    made = store.connect("sqlite://" if request.param == "sqlite"
-                         else request.getfixturevalue("postgres").database())
-    yield made
-    made.dispose()
+@pytest.fixture
+def engine(clock, engine):
+    return engine
 
 
 class Node:

@@ -20,14 +20,11 @@ FILE = Path("settings.json")
 FLASHED = {"version": 1, "wake_s": 60, "uplink_s": 600}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request):
-    made = store.connect("sqlite://" if request.param == "sqlite"
-                         else request.getfixturevalue("postgres").database())
-    with made.begin() as db:
+@pytest.fixture
+def engine(engine):
+    with engine.begin() as db:
         enrol(db, NODE, KEY)
-    yield made
-    made.dispose()
+    return engine
 
 
 @pytest.fixture

@@ -35,14 +35,11 @@ def fitted(motion):
     return build.fit(motion)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request):
-    made = store.connect("sqlite://" if request.param == "sqlite"
-                         else request.getfixturevalue("postgres").database())
-    with made.begin() as db:
+@pytest.fixture
+def engine(engine):
+    with engine.begin() as db:
         enrol(db, NODE, KEY)
-    yield made
-    made.dispose()
+    return engine
 
 
 def frames(found, lane=DIAGNOSTIC, floor=False):

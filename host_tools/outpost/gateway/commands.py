@@ -14,11 +14,10 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import orders, record
-from node.outbox import EVENT
 from outpost import words
 from outpost.errors import OutpostError
 from outpost.gateway import store
-from outpost.gateway.wire import Part, Records
+from outpost.gateway.wire import Part, Records, events
 from outpost.tables import meant
 
 NAMES = {"report": orders.REPORT, "reset": orders.RESET, "safe": orders.SAFE,
@@ -67,13 +66,11 @@ def ask(engine: Engine, node: int, code: int, argument: bytes = b"") -> int:
 def waiting(db: Connection, nodes: Iterable[int]) -> dict[int, list[tuple[int, int, bytes]]]:
     """Return (number, code, argument) of the commands of `nodes` not known to be done."""
     table = store.commands.c
-    wanted = list(nodes)
     found: dict[int, list[tuple[int, int, bytes]]] = {}
-    for first in range(0, len(wanted), store.KEYS_AT_ONCE):
+    for some in store.lots(list(nodes)):
         rows = db.execute(
             select(table.node, table.number, table.code, table.argument)
-            .where(table.node.in_(wanted[first:first + store.KEYS_AT_ONCE]),
-                   table.result.is_(None))
+            .where(table.node.in_(some), table.result.is_(None))
             .order_by(table.node, table.number))
         for row in rows:
             found.setdefault(row.node, []).append((row.number, row.code, row.argument))
@@ -82,18 +79,15 @@ def waiting(db: Connection, nodes: Iterable[int]) -> dict[int, list[tuple[int, i
 
 def heed(db: Connection, batch: Iterable[Records | Part]) -> None:
     """Take note of what nodes say came of commands."""
-    for one in batch:
-        if not isinstance(one, Records) or one.lane != EVENT:
-            continue
-        for _, kind, _, payload in one.records:
-            if kind == record.RESULT and len(payload) >= 4:
-                number, code, result = struct.unpack_from(record.RESULT_FORMAT, payload)
-                table = store.commands.c
-                db.execute(update(store.commands).where(and_(
-                    table.node == one.node, table.number == number, table.code == code,
-                    table.result.is_(None))).values(
-                        result=result, text=payload[4:].decode(errors="replace"),
-                        done_at=time.time()))
+    table = store.commands.c
+    for node, payload in events(batch, record.RESULT):
+        if len(payload) >= 4:
+            number, code, result = struct.unpack_from(record.RESULT_FORMAT, payload)
+            db.execute(update(store.commands).where(and_(
+                table.node == node, table.number == number, table.code == code,
+                table.result.is_(None))).values(
+                    result=result, text=payload[4:].decode(errors="replace"),
+                    done_at=time.time()))
 
 
 def history(db: Connection, node: int, most: int = 20) -> Sequence[Any]:

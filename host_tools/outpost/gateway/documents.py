@@ -32,10 +32,9 @@ def load(db: Connection, nodes: Iterable[int]) -> dict[int, Changes]:
     """Return what each of `nodes` shall have: its own document, with that for all below it."""
     wanted = list(nodes)
     found: dict[int, Changes] = {}
-    for first in range(0, len(wanted), store.KEYS_AT_ONCE):
-        some = [*wanted[first:first + store.KEYS_AT_ONCE], ALL]
+    for some in store.lots(wanted):
         rows = db.execute(select(store.documents.c.node, store.documents.c.changes)
-                          .where(store.documents.c.node.in_(some)))
+                          .where(store.documents.c.node.in_([*some, ALL])))
         found |= {row.node: json.loads(row.changes) for row in rows}
     common = found.get(ALL, {})
     return {node: _over(common, found.get(node, {})) for node in wanted}

@@ -48,10 +48,10 @@ class Keys:
             self._known.clear()
         found: dict[int, bytes] = {}
         with self._engine.connect() as db:
-            for first in range(0, len(new), store.KEYS_AT_ONCE):
+            for some in store.lots(new):
                 found |= {row.node: row.key for row in db.execute(
                     select(store.keys.c.node, store.keys.c.key).where(
-                        store.keys.c.node.in_(new[first:first + store.KEYS_AT_ONCE])))}
+                        store.keys.c.node.in_(some)))}
         now = time.monotonic()
         for node in new:
             self._known[node] = now, Seal(found[node]) if node in found else None

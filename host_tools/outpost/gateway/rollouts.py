@@ -15,10 +15,9 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, select, update
 
 from node import modes, record, verdict
-from node.outbox import EVENT
 from outpost.errors import OutpostError
 from outpost.gateway.store import packages, rollouts, status, targets
-from outpost.gateway.wire import Heartbeat, Part, Records, Want
+from outpost.gateway.wire import Heartbeat, Part, Records, Want, events
 from outpost.words import refusal
 
 # What becomes of a node, each with how far it is: nobody goes back.
@@ -135,13 +134,10 @@ def pieces(db: Connection, want: Want) -> tuple[int, list[tuple[int, bytes]]]:
 def heed(db: Connection, batch: Iterable[Records | Part]) -> None:
     """Take note of what nodes say became of their packages."""
     told = False
-    for one in batch:
-        if not isinstance(one, Records) or one.lane != EVENT:
-            continue
-        for _, kind, _, payload in one.records:
-            if kind == record.EVENT and len(payload) == 7 and payload[0] == record.UPDATE:
-                _told(db, one.node, payload[1], int.from_bytes(payload[3:], "little"))
-                told = True
+    for node, payload in events(batch, record.EVENT):
+        if len(payload) == 7 and payload[0] == record.UPDATE:
+            _told(db, node, payload[1], int.from_bytes(payload[3:], "little"))
+            told = True
     if told:
         advance(db)
 

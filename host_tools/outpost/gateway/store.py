@@ -239,6 +239,12 @@ def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:
     connection.execute("PRAGMA busy_timeout = 30000")
 
 
+def lots(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield `keys` a query's worth at a time."""
+    for first in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[first:first + KEYS_AT_ONCE]
+
+
 def insert_or_ignore(db: Connection, table: Table) -> Any:
     """An insert that leaves a row that is already there as it is."""
     dialect = postgresql if db.dialect.name == "postgresql" else sqlite
@@ -369,10 +375,9 @@ def _lock(db: Connection, wanted: set[Lane], now: float) -> dict[Lane, tuple[int
             locked = look().all()
     else:
         insert_rows(db, lanes, rows)
-        locked = [row for first in range(0, len(rows), KEYS_AT_ONCE) for row in db.execute(
+        locked = [row for some in lots(sorted(wanted)) for row in db.execute(
             select(lanes.c.node, lanes.c.lane, lanes.c.epoch, lanes.c.head, lanes.c.reach)
-            .where(tuple_(lanes.c.node, lanes.c.lane, lanes.c.epoch).in_(
-                [row[:3] for row in rows[first:first + KEYS_AT_ONCE]])))]
+            .where(tuple_(lanes.c.node, lanes.c.lane, lanes.c.epoch).in_(some)))]
     return {(node, lane, epoch): (head, reach) for node, lane, epoch, head, reach in locked}
 
 

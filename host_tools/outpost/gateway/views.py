@@ -276,11 +276,10 @@ def contacts(db: Connection, node: int, most: int) -> list[float]:
 def models_of(db: Connection, nodes: Iterable[int],
               tell: Callable[[dict[str, Any]], Any]) -> dict[int, Any]:
     """Return what `tell` makes of the newest heartbeat of each of `nodes`."""
-    wanted = sorted(nodes)
     found: dict[int, Any] = {}
-    for first in range(0, len(wanted), store.KEYS_AT_ONCE):
-        rows = db.execute(select(status.c.node, status.c["items"]).where(
-            status.c.node.in_(wanted[first:first + store.KEYS_AT_ONCE])))
+    for some in store.lots(sorted(nodes)):
+        rows = db.execute(select(status.c.node, status.c["items"])
+                          .where(status.c.node.in_(some)))
         found |= {row[0]: tell(json.loads(row[1])) for row in rows}
     return {node: one for node, one in found.items() if one}
 

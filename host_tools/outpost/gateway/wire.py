@@ -5,12 +5,13 @@ The envelope is firmware/node/frame.py itself. Bytes and reasons: docs/frame-for
 
 import struct
 from binascii import crc32
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from node import document, frame, heartbeat
 from node.frame import FrameError, Seal
+from node.outbox import EVENT
 
 FLOOR = 0x80
 LONG = 15
@@ -56,6 +57,15 @@ class Part:
     def node(self) -> int:
         """Whose it is."""
         return self.whole.node
+
+
+def events(batch: Iterable[Records | Part], kind: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (node, payload) of the records of a kind in the event lane that came in one piece."""
+    for one in batch:
+        if isinstance(one, Records) and one.lane == EVENT:
+            for _, found, _, payload in one.records:
+                if found == kind:
+                    yield one.node, payload
 
 
 @dataclass(frozen=True, slots=True)
