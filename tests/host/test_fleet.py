@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,31 @@ def test_the_verb_lives_one_life_by_a_seed_and_fails_when_the_check_does(tmp_pat
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 1 and isinstance(done.exception, run.FleetError)
     assert "3 lost" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_fleet_that_is_ended_leaves_nobody_behind(tmp_path, number):
+    code = ("import signal\nfrom outpost import cli\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # though we may ignore it
+            "cli.main()")
+    with subprocess.Popen(
+            [sys.executable, "-c", code, "fleet", "--nodes", "3", "--days", "1000", "--out",
+             str(tmp_path / "fleet")], start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for line in process.stderr:
+            if line.startswith("day 1:"):
+                break
+        mine = ["pgrep", "-c", "-s", str(process.pid)]
+        assert int(subprocess.run(mine, capture_output=True, text=True).stdout) > 5
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    for _ in range(100):  # nodes end when they find their world gone
+        left = subprocess.run(mine, capture_output=True, text=True).stdout.strip()
+        if left == "0":
+            break
+        time.sleep(0.1)
+    assert left == "0"
 
 
 def test_a_worker_that_ends_is_told_with_its_words(tmp_path):

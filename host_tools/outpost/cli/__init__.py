@@ -2,8 +2,9 @@
 
 import importlib
 import pkgutil
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -34,8 +35,18 @@ for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}").register(app)
 
 
+def _end(number: int, _: Any) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
-    """Run the command line; an OutpostError ends it with a message and exit code 1."""
+    """Run the command line; an OutpostError ends it with a message and exit code 1.
+
+    Whoever is told to end, or whose terminal goes, ends what it has started, as after Ctrl-C.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, _end)
     try:
         app()
     except OutpostError as error:
