@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -54,10 +55,10 @@ def push(port: str, model: str, forced: bool = False, wait_s: float | None = 15)
         return Pushed(built.model, built.version, arch, len(content), said[0])
 
 
-def roll_out(model: str, database: str, nodes: str, canary: int = 0, healthy_s: float = 3600,
-             forced: bool = False) -> int:
+def roll_out(model: str, database: str, nodes: str, **how: Any) -> int:
     """Begin a roll-out of `model` to `nodes`, "all" or numbers with commas; return its number.
 
+    `how` is as gateway.rollouts.begin() has it, and so are the defaults.
     Raises OutpostError for nodes that nobody knows, or that have not said yet what they run.
     """
     engine = store.existing(database)
@@ -69,7 +70,7 @@ def roll_out(model: str, database: str, nodes: str, canary: int = 0, healthy_s: 
             return rollouts.begin(
                 db, built.model, built.version,
                 {compile.architecture(arch).code: one for arch, one in packed.items()},
-                list(archs), canary, healthy_s, forced)
+                list(archs), **how)
     finally:
         engine.dispose()
 

@@ -79,3 +79,11 @@ def _detail(reason: int, detail: int) -> str:
     if reason == record.UPLINK_FAILED and not detail:
         return ": no link"
     return f": {errno.errorcode.get(detail, detail)}"
+
+
+def span(seconds: float) -> str:
+    """Return how long that is, to one figure that matters."""
+    for size, unit in ((86400, "d"), (3600, "h")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 60:.0f} min"

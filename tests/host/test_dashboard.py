@@ -353,7 +353,7 @@ def test_a_rollout_tells_its_story(visit, tmp_path):
     now = time.time()
     bad = fleet.Rollout(database, nodes, now - 9000, 2, canary=2)
     bad.update(nodes[0], now - 8900, verdict.CRASHED)
-    good = fleet.Rollout(database, nodes, now - 3000, 3, canary=2, healthy_s=60)
+    good = fleet.Rollout(database, nodes, now - 3000, 3, canary=2, healthy_s=60, most_failed=0.25)
     page = visit(database, "/rollouts")
     first, second = page.locator(".rollout").first, page.locator(".rollout").nth(1)
     expect(second).to_contain_text("motion 2")
@@ -361,12 +361,14 @@ def test_a_rollout_tells_its_story(visit, tmp_path):
     expect(second.locator(".legend")).to_contain_text("5 withdrawn")
     expect(second.locator(".back")).to_contain_text("1001 went back to the model before: crashes")
     expect(first.locator(".tag")).to_have_text("on its canaries")
+    expect(first.locator(".stops")).to_contain_text("has not shown its good health by 20")
 
     page.evaluate("window.mark = 'the same page'")
     for node in nodes[:2]:
         good.update(node, now - 2900)
         fleet.take(good.desk, list(node.report(now - 100, ask=True)), now - 100)
     expect(first.locator(".tag")).to_have_text("on its way to all")
+    expect(first.locator(".stops")).to_have_text("0 of 4 others failed; it stops at 2.")
     good.update(nodes[2], now - 1900, verdict.NO_ROOM)
     good.fetch(nodes[3], now, 0.5)
     expect(first.locator(".legend")).to_contain_text("2 kept")
@@ -376,6 +378,10 @@ def test_a_rollout_tells_its_story(visit, tmp_path):
     expect(first.locator(".back")).to_contain_text("1003 refused it: no room")
     expect(first.locator("tr", has_text="1001")).to_contain_text("motion 3")
     expect(first.locator("tr", has_text="1005")).to_contain_text("motion 1")
+    expect(first.locator(".stops")).to_have_text("1 of 4 others failed; it stops at 2.")
+    good.update(nodes[3], now - 1000, verdict.TOO_SLOW)
+    expect(first.locator(".why")).to_contain_text(
+        "2 of 4 nodes failed, and 25 % may; node 1004: too slow")
     assert page.evaluate("window.mark") == "the same page"
     page.set_viewport_size(PHONE)
     assert fits(page)

@@ -312,7 +312,7 @@ def test_refused_with_a_reason_that_reaches_the_gateway(motion, flashed, tmp_pat
         node.wake()
         before, files = node.settings(), node.files()
         for count, (content, reason) in enumerate(cases, 1):
-            rollout = begin(database, content)
+            rollout = begin(database, content, most_failed=1)
             live(node, lambda at=rollout: state(database, at)[0] not in rollouts.OPEN)
             assert state(database, rollout) == ("refused", reason)
             assert node.settings() == before and node.files() == files | {"offer"}

@@ -147,16 +147,70 @@ def test_a_canary_that_is_not_well_afterwards_stops_it(engine, nodes, clock, ill
     assert [node.offered() for node in nodes] == [None] * 3
 
 
-def test_a_node_that_fails_after_the_canaries_stops_nobody_else(engine, nodes, clock):
-    rollout = begin(engine)
-    number = nodes[0].offered()
-    nodes[0].hear(nodes[0].says(number, verdict.TOO_SLOW))
-    assert told(engine, rollout)[2] == ["refused", "waiting", "waiting"]
+def refuse(node, why):
+    node.hear(node.says(node.offered(), why))
+
+
+def test_so_many_of_the_rest_may_fail_and_with_one_more_it_stops(engine, nodes, clock):
+    rollout = begin(engine, most_failed=2 / 3)
+    refuse(nodes[0], verdict.TOO_SLOW)
+    assert told(engine, rollout) == ("rest", "", ["refused", "waiting", "waiting"])
     keep(nodes[1])
     number = nodes[2].offered()
     nodes[2].hear(nodes[2].says(number, verdict.ON_TRIAL))
     nodes[2].hear(nodes[2].says(number, verdict.FAILED))
     assert told(engine, rollout) == ("done", "", ["refused", "kept", "undone"])
+
+    rollout = begin(engine, most_failed=1 / 3)
+    keep(nodes[0])
+    clock.now += 1
+    refuse(nodes[1], verdict.TOO_SLOW)
+    assert told(engine, rollout) == ("rest", "", ["kept", "refused", "waiting"])
+    clock.now += 10
+    nodes[0].hear(nodes[0].beat(mode=modes.SAFE))  # it had kept it
+    assert told(engine, rollout)[:2] == (
+        "stopped", "2 of 3 nodes failed, and 33.3333 % may; node 2: too slow")
+    assert nodes[2].offered() is None
+
+    rollout = begin(engine, canary=1)  # by default a tenth may: of two nodes, none
+    nodes[0].hear(nodes[0].beat())
+    keep(nodes[0])
+    clock.now += HEALTHY_S + 1
+    nodes[0].hear(nodes[0].beat())
+    refuse(nodes[1], verdict.OLDER)  # which says nothing against it
+    assert told(engine, rollout) == ("rest", "", ["kept", "refused", "waiting"])
+    refuse(nodes[2], verdict.CRASHED)
+    assert told(engine, rollout)[:2] == (
+        "stopped", "1 of 2 nodes failed, and 10 % may; node 3: crashes")
+
+
+def test_canaries_that_do_not_show_in_time_that_they_are_well_stop_it(engine, nodes, clock):
+    """None asks for it; one has fetched some; all keep it, and one is not heard of again."""
+    for do, reason in (
+            (lambda: None, "node 1 has not asked for it, node 2 has not asked for it"),
+            (lambda: nodes[0].hear(nodes[0].want(nodes[0].offered(), 0)),
+             "node 1 is fetching it, node 2 has not asked for it"),
+            (lambda: [keep(nodes[0]), keep(nodes[1])],
+             "node 2 has not told since that it is well")):
+        rollout = begin(engine, canary=2, deadline_s=86400)
+        do()
+        clock.now += 86399
+        nodes[0].hear(nodes[0].beat())
+        assert told(engine, rollout)[0] == "canary"
+        with engine.connect() as db:
+            assert rollouts.summary(db, rollout)["deadline_at"] == clock.now + 1
+        clock.now += 1
+        assert nodes[2].offered() is None
+        assert told(engine, rollout)[:2] == ("stopped", f"after 24 h {reason}")
+
+    rollout = begin(engine, canary=3, deadline_s=86400)
+    clock.now += 86400
+    rollouts.tick(engine)  # though nobody reports
+    assert told(engine, rollout)[0] == "stopped"
+    rollout = begin(engine, deadline_s=86400)  # without canaries there is no deadline
+    clock.now += 86400
+    rollouts.tick(engine)
+    assert told(engine, rollout)[0] == "rest"
 
 
 def test_pieces_are_those_that_were_asked_for_by_whom_they_are_for(engine, nodes, clock):
@@ -213,7 +267,9 @@ def test_a_processor_that_nothing_was_built_for(engine, nodes, clock):
 
 
 def test_roll_outs_that_make_no_sense(engine):
-    for more in ({"nodes": ()}, {"nodes": (1, 1)}, {"canary": 4}, {"canary": -1}):
+    for more in ({"nodes": ()}, {"nodes": (1, 1)}, {"canary": 4}, {"canary": -1},
+                 {"canary": 1, "deadline_s": HEALTHY_S}, {"most_failed": 1.1},
+                 {"most_failed": -0.1}):
         with pytest.raises(rollouts.RolloutError):
             begin(engine, **more)
     with engine.connect() as db, pytest.raises(rollouts.RolloutError, match="no roll-out 5"):

@@ -20,6 +20,10 @@ def push(
                       ] = 0,
     healthy: Annotated[float, typer.Option(
         min=0, help="so many seconds canaries must do well before the rest")] = 3600.0,
+    deadline: Annotated[float, typer.Option(
+        min=0, help="seconds canaries have to show it, or it stops")] = 3 * 86400.0,
+    failures: Annotated[float, typer.Option(
+        min=0, max=100, help="% of the rest that may fail; with more it stops")] = 10.0,
     database: Annotated[str, typer.Option(
         envvar="OUTPOST_DATABASE", show_envvar=True, help="the gateway's, for --nodes")] = "",
     force: Annotated[bool, typer.Option("--force", help="an older version, too")] = False,
@@ -34,7 +38,9 @@ def push(
     from outpost.repl import CATCH_S, find_port_of
 
     if nodes:
-        number = pushing.roll_out(model, database, nodes, canary, healthy, force)
+        number = pushing.roll_out(model, database, nodes, canary=canary, forced=force,
+                                  healthy_s=healthy, deadline_s=deadline,
+                                  most_failed=failures / 100)
         if json:
             print_json({"rollout": number})
         else:

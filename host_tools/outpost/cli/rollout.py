@@ -85,7 +85,7 @@ def _shown(told: dict[str, Any]) -> "Group":
     head = Text.assemble(
         f"roll-out {told['rollout']}, {told['model']} {told['version']}: ",
         (how, COLOURS.get(told["state"], "")),
-        f"; {told['kept']} of {len(told['nodes'])} nodes have kept it")
+        f"; {told['kept']} of {len(told['nodes'])} nodes have kept it", _what_stops(told))
     table = Table("node", "", "state", "has", "", "since", box=box.SIMPLE_HEAD, pad_edge=False)
     for one in told["nodes"]:
         bar = ProgressBar(max(1, one["bytes"]), one["have"], width=16)
@@ -93,6 +93,23 @@ def _shown(told: dict[str, Any]) -> "Group":
                       f"[{COLOURS.get(one['state'], 'dim')}]{one['state']}[/]", bar,
                       escape(one["reason"]), _ago(one["changed_at"]))
     return Group(head, table)
+
+
+def _what_stops(told: dict[str, Any]) -> str:
+    """Return how far it is from being stopped."""
+    import time
+
+    from outpost import words
+
+    if told["state"] == "canary":
+        left_s = told["deadline_at"] - time.time()
+        return (f"; it stops if its canaries have not been well for "
+                f"{words.span(told['healthy_s'])} in {words.span(max(0.0, left_s))}")
+    if told["state"] == "rest":
+        who = "nodes" if told["others"] == len(told["nodes"]) else "others"
+        return f"; {told['failed']} of {told['others']} {who} failed, it stops at " \
+               f"{told['may_fail'] + 1}"
+    return ""
 
 
 def _list(known: list[dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ class Pages:
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True,
             trim_blocks=True, lstrip_blocks=True)
-        self._templates.globals |= {"asset": asset_url, "now": time.time, "span": health.span}
+        self._templates.globals |= {"asset": asset_url, "now": time.time, "span": words.span}
         self._templates.filters |= {"utc": utc}
 
     def _answer(self, request: Request, template: str, version: str, status: int = 200,

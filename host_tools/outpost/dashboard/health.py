@@ -54,9 +54,9 @@ def of(node: Glance, now: float) -> Health:
     usual_s = node.usual_s or SILENT_S / LATE
     silent = gone_s > max(LATE * usual_s, SILENT_S)
     if silent:
-        found.append((BAD, f"silent for {span(gone_s)}"))
+        found.append((BAD, f"silent for {words.span(gone_s)}"))
     elif gone_s > max(LATE * usual_s, 60):
-        found.append((LOOK, f"late: last heard {span(gone_s)} ago"))
+        found.append((LOOK, f"late: last heard {words.span(gone_s)} ago"))
     mode = items.get("mode", modes.FULL)
     if mode != modes.FULL:
         found.append((LOOK if mode == modes.DEGRADED else BAD,
@@ -83,11 +83,3 @@ def soc(items: dict[str, Any]) -> int | None:
     """Return a heartbeat's state of charge in percent, None if it doesn't know."""
     charge = items.get("soc", UNKNOWN_SOC)
     return None if charge == UNKNOWN_SOC else charge
-
-
-def span(seconds: float) -> str:
-    """Return how long that is, to one figure that matters."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size or size == 60:
-            return f"{seconds / size:.0f} {unit}"
-    return ""

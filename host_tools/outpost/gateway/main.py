@@ -4,20 +4,27 @@ to stop.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
 from outpost import provision
-from outpost.gateway import mqtt, store, streams, windows
+from outpost.gateway import mqtt, rollouts, store, streams, windows
 from outpost.gateway.broker import embedded
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import Keys
-from outpost.gateway.service import Service
+from outpost.gateway.service import Service, told
 
 DRAIN_S = 10.0  # for what has come when it is told to stop
+TICK_S = 60.0  # between two looks whether a roll-out's deadline is over
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: async
             port = mqtt.Port(service, broker, options.group)
             cables = [streams.Port(service, name) for name in options.serial]
             ears = {asyncio.create_task(one.run()) for one in (port, *cables)}
-            tasks = {asyncio.create_task(service.run()), *ears}
+            tasks = {asyncio.create_task(service.run()), asyncio.create_task(_tick(engine)), *ears}
             if options.heavy:
                 tasks.add(asyncio.create_task(windows.attend(engine, options.heavy)))
             if watch is not None:
@@ -69,6 +76,16 @@ async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: async
                 await asyncio.wait_for(service.drain(), DRAIN_S)
     finally:
         engine.dispose()
+
+
+async def _tick(engine: Engine) -> None:
+    """Let roll-outs come to their deadlines also while no node reports."""
+    while True:
+        await asyncio.sleep(TICK_S)
+        try:
+            await asyncio.to_thread(rollouts.tick, engine)
+        except DBAPIError as error:  # tried again
+            log.error("roll-outs were not looked after: %s", told(error))
 
 
 async def _tell(port: mqtt.Port, broker: mqtt.Where, ready: Callable[[mqtt.Where], None]) -> None:

@@ -58,7 +58,7 @@ def _cells(state: health.Health, one: Glance, awaited: int, now_s: float) -> dic
     return {
         "node": f"[{STYLES[state.level]}]●[/] {one.node}",
         "heard": ("never" if one.heard_at is None else
-                  health.span(now_s - one.heard_at) or "now"),
+                  words.span(now_s - one.heard_at)),
         "mode": words.MODES.get(items.get("mode", -1), ""),
         "V": f"{items['battery_mv'] / 1000:.2f}" if "battery_mv" in items else "",
         "charge": f"{charge} %" if charge is not None else "",
@@ -114,7 +114,7 @@ class Screen:
         self._records, self._before = desk.records, now
         head = Text.assemble(
             ("● ", "green"), (str(self._broker), "bold"),
-            f"  up {health.span(now - self._began) or '0 min'}   {desk.taken:,} frames   "
+            f"  up {words.span(now - self._began)}   {desk.taken:,} frames   "
             f"{desk.records:,} records   {self._rate:,.0f}/s   {self._service.waiting} waiting",
             no_wrap=True, overflow="ellipsis")
         refused = [Text(f"refused {count:,}: {reason}", "yellow", no_wrap=True,

@@ -126,7 +126,7 @@ answers = Table(
     _key("node"), _key("epoch"), _key("seq"), _key("model", Text),
     Column("label", Text, nullable=False),
     Column("share", Double, nullable=False),  # how sure it is, 0…1
-    Column("answered_at", Double, nullable=False),
+    Column("answered_at", Double, nullable=False, index=True),
 )
 
 # What people say to them.
@@ -134,7 +134,7 @@ labels = Table(
     "labels", metadata,
     _key("node"), _key("epoch"), _key("seq"),
     Column("label", Text, nullable=False),
-    Column("labelled_at", Double, nullable=False),
+    Column("labelled_at", Double, nullable=False, index=True),
 )
 
 # A model on its way to nodes: outpost/gateway/rollouts.py.
@@ -145,6 +145,8 @@ rollouts = Table(
     Column("version", BigInteger, nullable=False),
     Column("forced", Boolean, nullable=False),  # onto nodes with a later version, too
     Column("healthy_s", Double, nullable=False),  # so long canaries must do well
+    Column("deadline_s", Double, nullable=False),  # so long they have to show it
+    Column("most_failed", Double, nullable=False),  # share of the others that may fail
     Column("state", Text, nullable=False),  # canary, rest, done or stopped
     Column("reason", Text, nullable=False),  # why it was stopped
     Column("begun_at", Double, nullable=False),
@@ -167,7 +169,7 @@ targets = Table(
     Column("why", Integer, nullable=False),  # it was refused or undone: firmware/node/verdict.py
     Column("have", BigInteger, nullable=False),  # bytes the node has of `total`
     Column("total", BigInteger, nullable=False),
-    Column("changed_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False, index=True),
     Index("targets_by_node", "node"),
 )
 
