@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from gateways import enrolled
 from test_session import KEY, NODE
 from test_settings import Node, engine, node  # noqa: F401  # fixtures
 from typer.testing import CliRunner
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from node import downlink, frame, orders, record
 from node.frame import Seal
 from outpost.cli import app
-from outpost.gateway import commands, store
+from outpost.gateway import commands
 
 SEAL = Seal(KEY)
 
@@ -91,7 +92,7 @@ def test_what_no_node_knows_is_refused_here(words):
 
 def test_the_command_line(tmp_path):
     database = str(tmp_path / "gateway.db")
-    store.connect(tmp_path / "gateway.db").dispose()
+    enrolled(tmp_path / "gateway.db", {7: bytes(32), 8: bytes(32)})
 
     def said(*words):
         done = CliRunner().invoke(app, ["command", *words, "--database", database, "--json"])

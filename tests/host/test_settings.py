@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from gateways import enrolled
 from test_session import KEY, NODE, Board, Link, outbox, state
 
 from node import document, frame, record, update
@@ -253,7 +254,7 @@ def test_the_command_line(tmp_path):
     from typer.testing import CliRunner
 
     database = str(tmp_path / "gateway.db")
-    store.connect(tmp_path / "gateway.db").dispose()
+    enrolled(tmp_path / "gateway.db", {7: bytes(32)})
 
     def said(*words):
         done = CliRunner().invoke(app, ["settings", *words, "--database", database, "--json"])

@@ -29,9 +29,10 @@ def command(
     from rich.table import Table
 
     from outpost.console import print_json, stdout
-    from outpost.gateway import commands, store
+    from outpost.gateway import commands, keys, store
 
     engine = store.existing(database)
+    keys.expect(engine, node)
     number = commands.ask(engine, node, *commands.encode(what, arguments or [])) if what else 0
     until = time.monotonic() + wait_s
     while True:

@@ -27,11 +27,13 @@ def settings(
     The node refuses what it does not take, and tells why; what each setting means: docs/wake.md.
     """
     from outpost.console import print_json
-    from outpost.gateway import documents, store
+    from outpost.gateway import documents, keys, store
 
     number = _number(node)
     values, unset = _read(changes or [])
     engine = store.existing(database)
+    if number != documents.ALL:
+        keys.expect(engine, number)
     if values or unset:
         documents.change(engine, number, values, unset)
     with engine.connect() as db:

@@ -32,12 +32,16 @@ async def embedded(host: str, port: int) -> AsyncIterator[Where]:
         "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     })
+    log = logging.getLogger("amqtt")
+    log.setLevel(logging.CRITICAL)  # it would tell of this with a traceback
     try:
         await broker.start()
     except (BrokerError, OSError) as error:
         raise ListenError(f"nobody can listen at {host}:{port}: is a broker running there? "
                           "Choose another with --listen HOST:PORT, or use that one with "
                           "--broker") from error
+    finally:
+        log.setLevel(logging.ERROR)
     try:
         yield Where("127.0.0.1" if host in ("0.0.0.0", "::") else host, port)
     finally:

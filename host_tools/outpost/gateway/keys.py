@@ -65,6 +65,14 @@ class Keys:
         return Seal(key) if key else None
 
 
+def expect(engine: Engine, node: int) -> None:
+    """Raise StoreError unless `node` has reported, was flashed from here or was enrolled."""
+    with engine.connect() as db:
+        known = db.execute(select(store.keys.c.node).where(store.keys.c.node == node)).first()
+    if known is None and provision.load(provision.folder(), node) is None:
+        raise store.StoreError(f"no node {node} is known there: outpost nodes lists them")
+
+
 def enrol(db: Connection, node: int, key: bytes) -> bool:
     """Believe `node` when it uses `key`, and from now on only then; True if that is new."""
     mine = store.keys.c.node == node

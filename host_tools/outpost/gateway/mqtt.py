@@ -57,7 +57,10 @@ def where(url: str, ca: str | None = None) -> Where:
     prefix = unquote(parts.path.strip("/")) or "outpost"
     if not host or "+" in prefix or "#" in prefix or parts.query or parts.fragment:
         raise UrlError("a broker is mqtt://HOST or mqtts://USER:PASSWORD@HOST:PORT/PREFIX")
-    tls = ssl.create_default_context(cafile=ca) if parts.scheme == "mqtts" else None
+    try:
+        tls = ssl.create_default_context(cafile=ca) if parts.scheme == "mqtts" else None
+    except OSError as error:  # ssl.SSLError is one
+        raise UrlError(f"{ca}: no certificates that can be read ({error.strerror})") from error
     return Where(host, port, prefix, unquote(parts.username) if parts.username else None,
                  unquote(parts.password) if parts.password else None, tls)
 

@@ -30,12 +30,15 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    inspect,
     select,
     text,
     tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from node import record
 from node.outbox import DIAGNOSTIC
@@ -49,7 +52,7 @@ metadata = MetaData()
 
 
 class StoreError(OutpostError):
-    """A database that isn't there."""
+    """A database that isn't there, is no gateway's or refuses; never told with its password."""
 
 
 def _key(name: str, kind: Any = BigInteger) -> Column[Any]:
@@ -207,14 +210,38 @@ def connect(url: str | Path, durable: bool = True) -> Engine:
 
     What is committed outlives a power cut of this machine, or with `durable` off this process.
     """
-    if isinstance(url, Path):
-        url = f"sqlite:///{url}"
-    engine = create_engine(url)
+    engine = _prepared(url, durable)
+    metadata.create_all(engine)
+    return engine
+
+
+def _prepared(url: str | Path, durable: bool = True) -> Engine:
+    engine = reach(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", partial(_prepare_sqlite, durable))
         event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
-    metadata.create_all(engine)
     return engine
+
+
+def reach(url: str | Path, **options: Any) -> Engine:
+    """Return an engine for a database that tells of what it can't do as a StoreError."""
+    try:
+        engine = create_engine(f"sqlite:///{url}" if isinstance(url, Path) else url, **options)
+    except (SQLAlchemyError, ImportError, ValueError):  # their words may have the password
+        raise StoreError("a database is an SQLite file, or "
+                         "postgresql+psycopg://USER:PASSWORD@HOST/NAME") from None
+    event.listen(engine, "handle_error", _refusal, retval=True)
+    return engine
+
+
+def _refusal(context: ExceptionContext) -> StoreError | None:
+    """Name the database and what it says, without the SQL and its parameters: nodes' data."""
+    if context.engine is None or isinstance(context.sqlalchemy_exception, IntegrityError):
+        return None
+    url = context.engine.url
+    where = url.database if url.drivername == "sqlite" else url.render_as_string()
+    said = " ".join(str(context.original_exception).split("\n", 1)[0].split())
+    return StoreError(f"{where}: {said}")
 
 
 def find(where: str) -> str | Path:
@@ -229,8 +256,12 @@ def find(where: str) -> str | Path:
 
 
 def existing(where: str) -> Engine:
-    """Open what `find` finds."""
-    return connect(find(where))
+    """Open what `find` finds. Raises StoreError, and changes nothing, if it is no gateway's."""
+    engine = _prepared(find(where))
+    if not inspect(engine).has_table(records.name):
+        raise StoreError(f"{engine.url.render_as_string()}: no gateway has been here")
+    metadata.create_all(engine)
+    return engine
 
 
 def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from node import record
 from node.outbox import ALERT
@@ -49,12 +49,10 @@ class Reader:
 
 
 def _engine(url: str | Path) -> Engine:
-    if isinstance(url, Path):
-        url = f"sqlite:///{url}"
-    if not url.startswith("sqlite"):
-        return create_engine(url, isolation_level="REPEATABLE READ",
-                             execution_options={"postgresql_readonly": True})
-    engine = create_engine(url)
+    if not isinstance(url, Path) and not url.startswith("sqlite"):
+        return store.reach(url, isolation_level="REPEATABLE READ",
+                           execution_options={"postgresql_readonly": True})
+    engine = store.reach(url)
 
     def prepare(connection: Any, _: Any) -> None:
         connection.isolation_level = None

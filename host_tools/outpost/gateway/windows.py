@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, func, select
-from sqlalchemy.exc import DBAPIError
 
 from node import record
 from node.outbox import TELEMETRY
 from outpost.errors import OutpostError
 from outpost.gateway.service import told
-from outpost.gateway.store import answers, insert_or_ignore, labels, records, windows
+from outpost.gateway.store import (
+    StoreError,
+    answers,
+    insert_or_ignore,
+    labels,
+    records,
+    windows,
+)
 
 if TYPE_CHECKING:
     from outpost.heavy import Heavy
@@ -217,6 +223,6 @@ async def attend(engine: Engine, model: str) -> None:
             while await asyncio.to_thread(answer, engine, heavy, since):
                 pass
             since = begun - OVERLAP_S
-        except DBAPIError as error:  # tried again
+        except StoreError as error:  # tried again
             log.error("heavy's answers were not stored: %s", told(error))
         await asyncio.sleep(PAUSE_S)
