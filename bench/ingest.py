@@ -108,6 +108,8 @@ def served(database: str, workers: int) -> float:
     """Return the rate through mosquitto and so many workers."""
     believed(store.connect(database)).dispose()
     nodes = [Node(number, EACH) for number in range(1, NODES + 1)]
+    for node in nodes:
+        node.prepare(MANNERS)
     with ExitStack() as stack:
         broker = stack.enter_context(Mosquitto())
         for _ in range(workers):

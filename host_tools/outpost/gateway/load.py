@@ -8,24 +8,20 @@ lost, and it may forget acknowledgements it has heard.
 import asyncio
 import contextlib
 import hmac
-import logging
+import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
 from typing import Any
 
-import aiomqtt
-
 from node import downlink, frame
 from node.batch import Batch
 from node.frame import FrameError, Seal
-from outpost.gateway.mqtt import Where, connection
+from outpost.gateway.client import Client, Message, Where, connection
 
 LANE, KIND, START_S = 2, 1, 1_767_600_000
-
-logging.getLogger("mqtt").setLevel(logging.ERROR)  # it counts what waits, at every message
 
 
 def key(number: int) -> bytes:
@@ -61,28 +57,42 @@ class Node:
     epoch: int = 1
     acked: int = 0
     sent: int = 0
-    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.seal = Seal(key(self.number))
         self._batch = Batch(bytearray(frame.LONGEST), self.number, self.seal)
+        self._ready: dict[tuple[int, bool], tuple[int, bytes]] = {}
 
     def frames(self, manners: Manners) -> list[bytes]:
         """Return the next frames."""
         out = []
         while self.sent < self.total and len(out) < manners.window:
-            self._batch.begin(LANE, self.epoch, self.sent, self.sent == self.acked)
-            until = min(self.total, self.sent + manners.records)
-            for seq in range(self.sent + 1, until + 1):
-                if not self._batch.add(seq, KIND, START_S + seq,
-                                       payload(self.number, seq, manners.size)):
-                    break
-                self.sent = seq
-            out.append(bytes(self._batch.buf[:self._batch.end()]))
+            at = self.sent, self.sent == self.acked
+            self.sent, one = self._ready.pop(at, None) or self._frame(*at, manners)
+            out.append(one)
         return out
 
-    def hear(self, data: bytes) -> None:
-        """Take an answer; what isn't one for this node is passed over."""
+    def _frame(self, after: int, floor: bool, manners: Manners) -> tuple[int, bytes]:
+        """Return a frame of what comes after `after`, and how far it goes."""
+        self._batch.begin(LANE, self.epoch, after, floor)
+        last = after
+        for seq in range(after + 1, min(self.total, after + manners.records) + 1):
+            if not self._batch.add(seq, KIND, START_S + seq,
+                                   payload(self.number, seq, manners.size)):
+                break
+            last = seq
+        return last, bytes(self._batch.buf[:self._batch.end()])
+
+    def prepare(self, manners: Manners) -> None:
+        """Make beforehand what it will send if all goes well."""
+        after, made = self.acked, {}
+        while after < self.total:
+            floor = len(made) % manners.window == 0
+            made[after, floor] = after, _ = self._frame(after, floor, manners)
+        self._ready = made
+
+    def hear(self, data: bytes) -> bool:
+        """Take an answer; False if it is none for this node."""
         with contextlib.suppress(FrameError):
             kind, number = frame.identify(data)
             self.seal.open(data)
@@ -90,7 +100,8 @@ class Node:
                 if number == self.number and (lane, epoch) == (LANE, self.epoch):
                     self.acked = max(self.acked, seq)
                     self.sent = max(self.sent, seq)
-                    self.news.set()
+                    return True
+        return False
 
 
 class Fleet:
@@ -101,45 +112,73 @@ class Fleet:
         self.nodes = {node.number: node for node in nodes}
         self.broker, self.manners, self.random = broker, manners, random
         self.messages = 0
+        self._topics = {number: f"{broker.prefix}/{number}/up" for number in self.nodes}
 
     async def run(self) -> None:
         """Bring everything home, whatever happens to broker and gateway on the way."""
         while any(node.acked < node.total for node in self.nodes.values()):
             try:
-                async with connection(self.broker) as client:
-                    for first in range(0, len(self.nodes), 200):
-                        await client.subscribe([
-                            (f"{self.broker.prefix}/{number}/down", 0)
-                            for number in list(self.nodes)[first:first + 200]])
-                    ear = asyncio.create_task(self._listen(client))
-                    try:
-                        talk = asyncio.gather(*(self._talk(client, node)
-                                                for node in self.nodes.values()))
-                        done, _ = await asyncio.wait({ear, talk},
-                                                     return_when=asyncio.FIRST_COMPLETED)
-                        for one in done:
-                            one.result()
-                    finally:
-                        ear.cancel()
-                        talk.cancel()
-                        await asyncio.gather(ear, talk, return_exceptions=True)
-            except aiomqtt.MqttError:
+                async with connection(self.broker, self._hear) as client:
+                    await self._talk(client)
+            except OSError:
                 await asyncio.sleep(0.1)
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            node = self.nodes.get(int(message.topic.value.rsplit("/", 2)[1]))
-            if node is not None and isinstance(message.payload, bytes):
-                node.hear(message.payload)
+    async def _talk(self, client: Client) -> None:
+        """Send, go on from each acknowledgement, and send again what is not acknowledged."""
+        self._client, self._home = client, asyncio.Event()
+        # when the patience of each ends, the soonest first, since all have the same
+        self._due = dict.fromkeys(self.nodes, math.inf)
+        for node in self.nodes.values():
+            if self.random.random() < self.manners.forgets:
+                node.acked = self.random.randint(0, node.acked)
+            node.sent = node.acked
+        numbers = list(self.nodes)
+        for first in range(0, len(numbers), 200):
+            await client.subscribe(f"{self.broker.prefix}/{number}/down"
+                                   for number in numbers[first:first + 200])
+        self._send(self.nodes.values())
+        home = asyncio.create_task(self._home.wait())
+        try:
+            while not home.done():
+                await asyncio.wait({home, client.gone}, timeout=self.manners.patience_s / 10,
+                                   return_when=asyncio.FIRST_COMPLETED)
+                if client.gone.done():
+                    client.gone.result()
+                self._lose_patience(asyncio.get_running_loop().time())
+        finally:
+            home.cancel()
 
-    async def _talk(self, client: aiomqtt.Client, node: Node) -> None:
+    def _lose_patience(self, now: float) -> None:
+        late = []
+        for number, until in self._due.items():
+            if until > now:
+                break
+            late.append(self.nodes[number])
+        for node in late:
+            node.sent = node.acked
+        self._send(late)
+
+    def _hear(self, messages: list[Message]) -> None:
+        """Take answers."""
+        told = {}
+        for topic, data in messages:
+            node = self.nodes.get(int(topic.rsplit(b"/", 2)[1]))
+            if node is not None and node.hear(data):
+                told[node.number] = node
+        self._send(told.values())
+
+    def _send(self, nodes: Iterable[Node]) -> None:
+        """Let nodes go on, those that may, and be patient with all of them."""
         manners, random = self.manners, self.random
-        topic = f"{self.broker.prefix}/{node.number}/up"
-        if random.random() < manners.forgets:
-            node.acked = random.randint(0, node.acked)
-        node.sent = node.acked
-        while node.acked < node.total:
-            node.news.clear()
+        until = asyncio.get_running_loop().time() + manners.patience_s
+        out: list[tuple[str, bytes]] = []
+        for node in nodes:
+            self._due.pop(node.number, None)
+            if node.acked >= node.total:
+                continue
+            self._due[node.number] = until
+            if node.acked < node.sent:
+                continue
             frames = []
             for one in node.frames(manners):
                 if random.random() >= manners.lost:
@@ -147,16 +186,11 @@ class Fleet:
             for i in range(1, len(frames)):
                 if random.random() < manners.overtaken:
                     frames[i - 1], frames[i] = frames[i], frames[i - 1]
-            for one in frames:
-                await client.publish(topic, one, qos=1)
-                self.messages += 1
-            while node.acked < node.sent or not frames:
-                try:
-                    await asyncio.wait_for(node.news.wait(), manners.patience_s)
-                    node.news.clear()
-                except TimeoutError:
-                    node.sent = node.acked
-                    break
+            out += [(self._topics[node.number], one) for one in frames]
+        if not self._due:
+            self._home.set()
+        self.messages += len(out)
+        self._client.publish(out, confirmed=True)
 
 
 async def bring_home(nodes: list[Node], broker: Where, manners: Manners, seed: int = 1,

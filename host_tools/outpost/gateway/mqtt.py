@@ -8,12 +8,12 @@ import contextlib
 import logging
 import socket
 import ssl
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
 from outpost.errors import OutpostError
+from outpost.gateway.client import Where
 from outpost.gateway.service import Service
 
 WAIT_S = (0.2, 10.0)  # before the next attempt to connect: first, and at most
@@ -24,23 +24,6 @@ log = logging.getLogger(__name__)
 
 class UrlError(OutpostError):
     """A broker's URL that can't be understood; the message never has its password."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """A broker; `prefix` begins all topics."""
-
-    host: str
-    port: int
-    prefix: str = "outpost"
-    user: str | None = None
-    password: str | None = None
-    tls: ssl.SSLContext | None = None
-
-    def __str__(self) -> str:
-        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}/{self.prefix}"
-
-    __repr__ = __str__
 
 
 def where(url: str, ca: str | None = None) -> Where:
