@@ -1,6 +1,7 @@
 """MQTT as one of the gateway's ports: subscribed to what all nodes say, published to each.
 
-Topics: PREFIX/NODE/up and PREFIX/NODE/down, NODE in decimal.
+Topics: PREFIX/NODE/up and PREFIX/NODE/down, NODE in decimal. QoS 0 on this side: what the broker
+is told to have arrived is not yet stored, so it would mean nothing, and cost a lot.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ class Port:
         while True:
             try:
                 async with connection(self._broker) as client:
-                    await client.subscribe(self._topic, qos=1)
+                    await client.subscribe(self._topic, qos=0)
                     self._client, wait_s = client, WAIT_S[0]
                     self.ready.set()
                     async for message in client.messages:
