@@ -61,6 +61,9 @@ def gateway(
     at, _, number = listen.rpartition(":")
     if not at or not number.isdecimal():
         raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    if share and not broker:
+        raise typer.BadParameter("there is nobody to divide the work with on a broker of its own; "
+                                 "--broker says where the others are", param_hint="--share")
     options = main.Options(
         database=(database if "://" in database
                   else Path(database or store.DEFAULT)),

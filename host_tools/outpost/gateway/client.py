@@ -13,15 +13,26 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-CONNECT, CONNACK, PUBLISH, PUBACK = 0x10, 0x20, 0x30, 0x40
-SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK = 0x82, 0x90, 0xA2, 0xB0
-QOS1 = 2  # among the flags of a PUBLISH
+from outpost.gateway.packets import (
+    CONNACK,
+    CONNECT,
+    PUBACK,
+    PUBLISH,
+    QOS1,
+    REFUSED,
+    SHORT,
+    SUBACK,
+    SUBSCRIBE,
+    UNSUBACK,
+    UNSUBSCRIBE,
+    packet,
+    packet_at,
+    text,
+)
+
 PING, BYE = b"\xc0\x00", b"\xe0\x00"
-REFUSED = 0x80  # a subscription
-LARGEST = 1 << 16  # bytes of a packet; a frame is at most 1,024
 KEEPALIVE_S = 60
 ANSWER_S = 10.0  # for the broker to answer
-SHORT = struct.Struct(">H")
 
 Message = tuple[bytes, bytes]  # topic, payload
 
@@ -182,41 +193,6 @@ class Client(asyncio.Protocol):
             raise Gone("the broker doesn't answer") from None
         finally:
             self._answers.pop(wanted, None)
-
-
-def packet_at(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """Return (first byte, where the body begins, where it ends) of the packet at `at`.
-
-    None while it isn't whole. Raises ValueError.
-    """
-    size = shift = 0
-    for i in range(at + 1, min(at + 5, len(data))):
-        size |= (data[i] & 127) << shift
-        if data[i] < 128:
-            if size > LARGEST:
-                raise ValueError(f"a packet of {size} bytes")
-            end = i + 1 + size
-            return (data[at], i + 1, end) if end <= len(data) else None
-        shift += 7
-    if shift == 28:
-        raise ValueError("a length of more than four bytes")
-    return None
-
-
-def packet(first: int, body: bytes) -> bytes:
-    """Return a packet."""
-    size, head = len(body), bytearray((first,))
-    while size > 127:
-        head.append(size & 127 | 128)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + body
-
-
-def text(word: str) -> bytes:
-    """Return a string with its length before it."""
-    coded = word.encode()
-    return SHORT.pack(len(coded)) + coded
 
 
 @asynccontextmanager

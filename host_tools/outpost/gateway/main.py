@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from outpost import provision
-from outpost.gateway import mqtt, rollouts, store, streams, windows
-from outpost.gateway.broker import embedded
+from outpost.gateway import broker, mqtt, rollouts, store, streams, windows
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import Keys
 from outpost.gateway.service import Service, told
@@ -55,17 +53,21 @@ async def run(options: Options, ready: Callable[[mqtt.Where], None], stop: async
     service = Service(Desk(engine, keys, options.clock))
     try:
         async with contextlib.AsyncExitStack() as stack:
-            broker = options.broker or await stack.enter_async_context(embedded(*options.listen))
-            port = mqtt.Port(service, broker, options.group)
+            port: mqtt.Port | broker.Port
+            if options.broker is not None:
+                where, port = options.broker, mqtt.Port(service, options.broker, options.group)
+            else:
+                own, where = await stack.enter_async_context(broker.embedded(*options.listen))
+                port = broker.Port(service, own, where.prefix)
             cables = [streams.Port(service, name) for name in options.serial]
             ears = {asyncio.create_task(one.run()) for one in (port, *cables)}
             tasks = {asyncio.create_task(service.run()), asyncio.create_task(_tick(engine)), *ears}
             if options.heavy:
                 tasks.add(asyncio.create_task(windows.attend(engine, options.heavy)))
             if watch is not None:
-                tasks.add(asyncio.create_task(watch(service, broker)))
+                tasks.add(asyncio.create_task(watch(service, where)))
             stack.push_async_callback(_cancel, tasks)
-            told = asyncio.create_task(_tell(port, broker, ready))
+            told = asyncio.create_task(_tell(port, where, ready))
             stopped = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await _cancel({told})
@@ -84,13 +86,14 @@ async def _tick(engine: Engine) -> None:
         await asyncio.sleep(TICK_S)
         try:
             await asyncio.to_thread(rollouts.tick, engine)
-        except DBAPIError as error:  # tried again
+        except store.StoreError as error:  # tried again
             log.error("roll-outs were not looked after: %s", told(error))
 
 
-async def _tell(port: mqtt.Port, broker: mqtt.Where, ready: Callable[[mqtt.Where], None]) -> None:
+async def _tell(port: mqtt.Port | broker.Port, where: mqtt.Where,
+                ready: Callable[[mqtt.Where], None]) -> None:
     await port.ready.wait()
-    ready(broker)
+    ready(where)
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
