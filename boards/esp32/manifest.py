@@ -1,6 +1,4 @@
 # Frozen: the node, and a _boot.py that never formats a file system it can't read.
+include("../node.py", without=("board/rp2", "board/unix", "sensor/replay", "uplink/serial"))
 freeze("modules", "_boot.py")
 freeze("$(PORT_DIR)/modules", ("espnow.py", "flashbdev.py"))
-include("$(MPY_DIR)/extmod/asyncio")
-package("node", base_path="../../firmware", opt=3)
-module("main.py", base_path="../../firmware", opt=3)

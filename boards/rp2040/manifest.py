@@ -1,7 +1,5 @@
 # What is frozen into the firmware: bytecode that runs from flash and costs no heap.
-# An import looks through the names in this order.
-package("node", base_path="../../firmware", opt=3)
-module("main.py", base_path="../../firmware", opt=3)
+include("../node.py", without=("board/esp32", "board/unix", "board/wifi", "sensor/replay",
+                               "uplink/espnow", "uplink/mqtt", "uplink/tcp"))
 freeze("modules", "_boot.py")
 freeze("$(PORT_DIR)/modules", "rp2.py")
-include("$(MPY_DIR)/extmod/asyncio")

@@ -6,3 +6,8 @@
 // One core is enough, and with the other asleep a flash operation need not stop it first.
 #define MICROPY_PY_THREAD              (0)
 #define MICROPY_PY_SSL                 (0)
+
+// A module's dictionary begins with room for most of ours: MicroPython lets one grow from 1 to 2, 4,
+// 6, 8, 10, 12, 17 … entries, each time only when it is full to the last, and enters all anew.
+#define MICROPY_MODULE_DICT_SIZE         (47)
+#define MICROPY_LOADED_MODULES_DICT_SIZE (47)

@@ -72,6 +72,7 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     manifest = BOARDS / BOARD / ("manifest.py" if frozen else "manifest-bare.py")
+    manifests = [path.read_text() for path in (manifest, BOARDS / "node.py")]
     # of several that fit, the last counts
     maps = " ".join(f"-ffile-prefix-map={path}={name}" for path, name in
                     ((ROOT, "outpost"), (tools.source, "micropython"), (out, "firmware")))
@@ -93,7 +94,9 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
         units = [_unit(model, out / "models" / model.name) for model in models]
         options += [f"-DUSER_C_MODULES={NATIVE / 'micropython.cmake'}",
                     f"-DOUTPOST_UNITS={';'.join(map(str, units))}"]
-    key = hashlib.sha256("\n".join([*prefix, *options, str(tools.source)]).encode()).hexdigest()
+    # ninja doesn't look into manifests
+    key = hashlib.sha256("\n".join(
+        [*prefix, *options, str(tools.source), *manifests]).encode()).hexdigest()
     stamp = work / "outpost-stamp"
     if not stamp.is_file() or stamp.read_text() != key:
         shutil.rmtree(work)

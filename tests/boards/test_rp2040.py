@@ -135,6 +135,21 @@ print(wake.state.wakes, wake.settings.problem)
     assert wakes == "1 0\n"
 
 
+def test_what_a_boot_imports_is_what_an_import_finds_first(board, image):
+    boot = re.search(r"^BOOT = \((.*?)^\)", (BOARDS / "node.py").read_text(),
+                     re.MULTILINE | re.DOTALL)[1]
+    boot = [name for name in re.findall(r'"(.*?)"', boot) if name != "board/esp32"]
+    frozen = image.image.read_bytes()
+    assert b"".join(b"node/%s.py\0" % name.encode() for name in boot) in frozen
+    assert b"node/board/esp32.py" not in frozen
+    at_prompt(board)
+    imported = board.execute("import sys\nprint([name for name in sys.modules])")
+    imported = {name.replace(".", "/").removeprefix("node/") if name != "node" else "__init__"
+                for name in re.findall("'(node[^']*)'", imported)}
+    folders = {"board": "board/__init__", "sensor": "sensor/__init__"}
+    assert {folders.get(name, name) for name in imported} == {*boot} - {"gate", "summary"}
+
+
 def test_ctrl_c_keeps_the_flash(image, tmp_path):
     """At a real terminal, which sends it to each process there."""
     pid, terminal = pty.fork()
