@@ -128,6 +128,15 @@ def test_what_is_missing_is_never_acknowledged(desk, engine):
     assert stored(engine) == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_records_of_a_lane_that_somebody_has_deleted_are_left_as_they_are(desk, engine):
+    """They are beyond all that should be there, so they are believed to be new."""
+    head(desk, batch(0, [1, 2, 3]))
+    with engine.begin() as db:
+        db.execute(store.lanes.delete())
+    assert head(desk, batch(0, [1, 2, 3, 4]), batch(4, [5])) == 5
+    assert stored(engine) == [1, 2, 3, 4, 5]
+
+
 def test_a_gap_at_the_node_is_no_gap_here(desk):
     assert head(desk, batch(0, [1, 2])) == 2
     assert head(desk, batch(2, [10, 11, 15])) == 15

@@ -9,6 +9,7 @@ same schema serves SQLite and PostgreSQL.
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,10 @@ documents = Table(
     Column("changed_at", Double, nullable=False),
 )
 
+# PostgreSQL's names of them
+BINARY = {BigInteger: "int8", Integer: "int4", Double: "float8", LargeBinary: "bytea",
+          Text: "text", Boolean: "bool"}
+
 KEYS_AT_ONCE = 200  # identities in one query
 CHAIN = 1000  # records of a chain followed in one query
 
@@ -284,7 +289,7 @@ def insert_or_ignore(db: Connection, table: Table) -> Any:
     return dialect.insert(table).on_conflict_do_nothing()
 
 
-def insert_rows(db: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+def insert_rows(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert whole rows, many at once, and leave those that are already there as they are.
 
     SQLAlchemy's own way looks at every value of every row, and PostgreSQL is four times as fast
@@ -296,8 +301,26 @@ def insert_rows(db: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -
                            f"FROM {_copied(db, table, rows)} ON CONFLICT DO NOTHING")
     else:
         marks = ", ".join("?" * len(table.columns))
-        db.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks}) "
-                           "ON CONFLICT DO NOTHING", list(rows))
+        with closing(db.connection.cursor()) as cursor:
+            cursor.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks}) "
+                               "ON CONFLICT DO NOTHING", rows)
+
+
+def insert_new(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows that can't be there already; if some are nevertheless, leave those as they are.
+
+    PostgreSQL's COPY knows of no conflicts, and takes half the time.
+    """
+    if db.dialect.name == "postgresql":
+        from psycopg.errors import UniqueViolation
+
+        try:
+            with db.begin_nested():
+                _copy(db, table.name, table, rows)
+            return
+        except UniqueViolation:  # somebody has been at the tables by hand
+            pass
+    insert_rows(db, table, rows)
 
 
 def _names(table: Table) -> str:
@@ -310,11 +333,17 @@ def _copied(db: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> st
     db.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} (LIKE {table.name}) "
                        "ON COMMIT DELETE ROWS")
     db.exec_driver_sql(f"DELETE FROM {name}")
+    _copy(db, name, table, rows)
+    return name
+
+
+def _copy(db: Connection, name: str, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Copy rows into PostgreSQL's table `name`, which has the columns of `table`."""
     with db.connection.cursor() as cursor, cursor.copy(
-            f"COPY {name} ({_names(table)}) FROM STDIN") as copy:
+            f"COPY {name} ({_names(table)}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types([BINARY[type(column.type)] for column in table.columns])
         for row in rows:
             copy.write_row(row)
-    return name
 
 
 # --- records ---
@@ -327,24 +356,27 @@ def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
     now = time.time()
     heads = _lock(db, {_lane(_records(one)) for one in batch}, now)
     found = list(_whole(db, batch, heads, now))
-    rows: list[tuple[Any, ...]] = []
+    before = dict(heads)
+    new: list[tuple[Any, ...]] = []  # beyond all that is stored of their lanes
+    other: list[tuple[Any, ...]] = []  # which may be there
     for one in found:
+        lane = _lane(one)
+        head, reach = heads[lane]
+        rows = new if one.records[0][0] > reach else other
         prev = one.after
         for seq, kind, time_s, payload in one.records:
-            rows.append((one.node, one.lane, one.epoch, seq, prev, kind, time_s, payload, now))
+            rows.append((*lane, seq, prev, kind, time_s, payload, now))
             prev = seq
-    if rows:
-        insert_rows(db, records, rows)
-        _keep_windows(db, found)
-    before = dict(heads)
-    for one in found:
-        head, reach = heads[_lane(one)]
-        last = one.records[-1][0]
         if one.floor:
             head = max(head, one.after)
         if one.after <= head:
-            head = max(head, last)
-        heads[_lane(one)] = head, max(reach, last)
+            head = max(head, prev)
+        heads[lane] = head, max(reach, prev)
+    if new:
+        insert_new(db, records, new)
+    if other:
+        insert_rows(db, records, other)
+    _keep_windows(db, found)
     for lane, (head, reach) in heads.items():
         if reach > head:
             heads[lane] = _follow(db, lane, head), reach

@@ -152,25 +152,28 @@ def _lane(node: int, data: bytes, end: int) -> tuple[Records, int, int]:
 
 def _records(node: int, data: bytes, end: int) -> Records:
     found, time_s, at = _lane(node, data, end)
-    seq = found.after
+    records, seq = found.records, found.after
+    # A number below 128 is its byte. What runs past `end` into the tail is noticed once a record.
     while at < end:
-        step, at = frame.read_varint(data, at, end)
-        delta, at = frame.read_varint(data, at, end)
-        if at >= end:
-            raise FrameError(f"record at byte {at} is malformed")
+        step, delta = data[at], data[at + 1]
+        at += 2
+        if step > 127 or delta > 127:
+            step, at = frame.read_varint(data, at - 2, end)
+            delta, at = frame.read_varint(data, at, end)
         kind, size = data[at] >> 4, data[at] & 15
         at += 1
         if size == LONG:
-            size += data[at] if at < end else LONG
+            size += data[at]
             at += 1
         seq += step
         time_s += -(delta + 1 >> 1) if delta & 1 else delta >> 1
-        if step == 0 or kind == 0 or at + size > end:
+        stop = at + size
+        if step == 0 or kind == 0 or stop > end:
             raise FrameError(f"record at byte {at} is malformed")
         if seq >> 32 or time_s not in SECONDS:
             raise FrameError(f"record at byte {at} is out of range")
-        found.records.append((seq, kind, time_s, data[at:at + size]))
-        at += size
+        records.append((seq, kind, time_s, data[at:stop]))
+        at = stop
     return found
 
 
