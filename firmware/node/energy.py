@@ -225,7 +225,7 @@ class Energy:
     def new_day(self, now_s):
         """At the first wake of a day: (the day before, its nJ by phase), and begin anew."""
         day = now_s // _DAY_S
-        if day == self.day:
+        if self.day - 1 <= day <= self.day:  # the clock was put back: it has begun all the same
             return None
         before = self.day, self.today
         self.day, self.today = day, [0] * PHASES
@@ -236,7 +236,8 @@ class Energy:
         self.began_s = max(0, self.began_s + by_s)
         self.start_s = max(0, self.start_s + by_s)
         self.end_s = max(0, self.end_s + by_s)
-        self.day = self.began_s // _DAY_S
+        if abs(by_s) >= _DAY_S:  # it was never right, and no day is to be told of
+            self.day = self.began_s // _DAY_S
 
     # --- retained memory ---
 

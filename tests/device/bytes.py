@@ -32,7 +32,7 @@ assert apart_s(20000, 500) == DAY_S // 10
 # --- lived: days with less than there is to say ---
 
 LIMIT = 9000
-board = Board(day_bytes=LIMIT, wake_s=60)
+board = limited = Board(day_bytes=LIMIT, wake_s=60)
 board.clock_us = 1000 * DAY_S * 1000000
 spent, hours = {}, {}
 alerts = sent = 0
@@ -64,7 +64,64 @@ told = [unpack("<I10III", payload) for _, _, kind, payload in board.records(DIAG
 for one in told:
     assert one[0] not in whole or one[-1] == spent[one[0]], (one, spent)
 
+# --- a clock that is set across midnight: what a day took is told once, and the next has its own ---
+
+
+def until(when_s):
+    """Live until then; return the bytes of it, and the last wake's."""
+    board.tells_s = carried = 0
+    while board.now_s() < when_s:
+        board.carried, board.heard = 0, {}
+        wake(board)
+        board.us = 0
+        carried += board.carried
+    return carried
+
+
+def told_days():
+    return [(one[0], one[-1]) for one in (
+        unpack("<I10III", payload) for _, _, kind, payload in board.records(DIAGNOSTIC)
+        if kind == DAY)]
+
+
+def set_clock(to_s):
+    """Live until the gateway has said what time it is; return the bytes of it."""
+    board.tells_s, before_s, carried = to_s, board.now_s(), 0
+    while abs(board.now_s() - before_s) < 900:
+        before_s, board.carried, board.heard = board.now_s(), 0, {}
+        wake(board)
+        board.us = 0
+        carried += board.carried
+    board.tells_s = 0
+    return carried
+
+
+board, midnight_s = Board(day_bytes=100 * LIMIT, wake_s=60), 2000 * DAY_S
+board.clock_us = (midnight_s - 3 * 3600) * 1000000
+before = until(midnight_s - 1800) + set_clock(midnight_s + 1200)  # it was slow
+assert before > 1000
+after = until(midnight_s + 3600)
+assert told_days() == [(1999, before)], (told_days(), before)
+assert board.state().spent == after, (board.state().spent, after)
+
+after += set_clock(midnight_s - 1200)  # and now it is fast: that day has begun all the same
+after += until(midnight_s + 2 * 3600)
+assert told_days() == [(1999, before)], told_days()
+assert board.state().spent == after, (board.state().spent, after)
+after += until(midnight_s + DAY_S)
+until(midnight_s + DAY_S + 3600)
+assert told_days() == [(1999, before), (2000, after)], told_days()
+
+# a clock that was never right tells of no day: 1970 is none
+board = Board(day_bytes=100 * LIMIT, wake_s=60)
+board.clock_us = 5000 * 1000000
+carried = until(9000) + set_clock(midnight_s + 3600)
+carried += until(midnight_s + 2 * 3600)
+assert told_days() == [] and board.state().spent == carried
+
 # --- and with enough for all of it, all of it goes ---
+
+board = limited
 
 import json  # noqa: E402
 
