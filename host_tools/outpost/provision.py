@@ -67,6 +67,11 @@ def _read(path: Path) -> Node:
                              ) from error
 
 
+def forget(number: int) -> None:
+    """Destroy the key of a node; a board that is flashed after that gets another."""
+    (folder() / f"{number}.json").unlink(missing_ok=True)
+
+
 def find(number: int) -> Node:
     """Return the node of that number; raise ProvisionError with those there are."""
     known = {node.number: node for node in nodes()}

@@ -64,7 +64,7 @@ told = [unpack("<I10III", payload) for _, _, kind, payload in board.records(DIAG
 for one in told:
     assert one[0] not in whole or one[-1] == spent[one[0]], (one, spent)
 
-# --- a clock that is set across midnight: what a day took is told once, and the next has its own ---
+# --- a clock set across midnight: what a day took is told once, and the next has its own ---
 
 
 def until(when_s):

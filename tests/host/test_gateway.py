@@ -1,5 +1,7 @@
 """The gateway has each record once, acknowledges only those, and believes nobody without a key."""
 
+import asyncio
+import contextlib
 import logging
 import os
 import select
@@ -11,14 +13,16 @@ import pytest
 from gateways import enrolled, gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from node import document, downlink, frame, heartbeat
 from node.batch import Batch
 from node.frame import Seal
 from outpost import provision
-from outpost.gateway import store, streams
+from outpost.cli import app
+from outpost.gateway import main, store, streams
 from outpost.gateway.desk import Desk
-from outpost.gateway.keys import AGAIN_S, Keys, enrol
+from outpost.gateway.keys import AGAIN_S, KEPT_S, Keys, enrol
 
 DOCS = Path(__file__).parents[2] / "docs"
 NODE, LANE, EPOCH = 7, 2, 0xFFFFFFFE
@@ -326,6 +330,25 @@ def test_who_asks_is_told_the_time_last(engine):
     assert read(quiet) == (frame.TIME, (1, 0))
 
 
+# --- the end ---
+
+
+def test_it_ends_though_a_task_misses_that_it_was_cancelled():
+    """As aiomqtt's does, when it is cancelled in the moment in which its subscription is done."""
+    async def deaf():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def end():
+        tasks = {asyncio.create_task(deaf()), asyncio.create_task(asyncio.sleep(60))}
+        await asyncio.sleep(0)
+        await main._cancel(tasks)
+        return all(task.cancelled() for task in tasks)
+
+    assert asyncio.run(asyncio.wait_for(end(), 20))
+
+
 # --- keys ---
 
 
@@ -345,6 +368,27 @@ def test_keys_are_taken_from_the_persons_store_and_renewed(tmp_path, monkeypatch
     assert desk.take([batch(2, [3])]) == []  # the old one is worth nothing now
     # a worker elsewhere reads the key from the database
     assert heads(Desk(engine, clock=None).take([batch(2, [3], seal=other)]), other)
+    engine.dispose()
+
+
+def test_a_node_that_is_forgotten_is_refused_by_gateways_that_knew_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    engine = store.connect(tmp_path / "gateway.db")
+    provision.save(provision.Node(NODE, KEY, "esp32", "a chip"))
+    near = Desk(engine, Keys(engine, provision.folder()), clock=None)
+    far = Desk(engine, clock=None)
+    assert head(near, batch(0, [1])) == 1 and head(far, batch(1, [2])) == 2
+    clock[0] += KEPT_S + 1
+    assert head(near, batch(2, [3])) == 3 and head(far, batch(3, [4])) == 4
+    done = CliRunner().invoke(app, ["nodes", str(NODE), "--forget",
+                                    "--database", str(tmp_path / "gateway.db")])
+    assert done.exit_code == 0, done.exception
+    clock[0] += KEPT_S + 1
+    assert near.take([batch(4, [5])]) == far.take([batch(4, [5])]) == []
+    assert len(stored(engine)) == 4
+    assert provision.choose("esp32", "a chip").key != KEY  # it would be another
     engine.dispose()
 
 

@@ -17,6 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def nodes(
     node: Annotated[int | None, typer.Argument(help="of this one: its lanes and gaps")] = None,
+    forget: Annotated[bool, typer.Option(
+        "--forget", help="it is lost: destroy its key, here and in the store of those that were "
+                         "flashed from here; its records stay")] = False,
     database: Annotated[str, typer.Option(
         envvar="OUTPOST_DATABASE", show_envvar=True, help="the gateway's")] = "",
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
@@ -25,8 +28,17 @@ def nodes(
     import time
 
     from outpost.console import print_json, stdout
-    from outpost.gateway import screen, store, views
+    from outpost.gateway import keys, screen, store, views
 
+    if forget:
+        if node is None:
+            raise typer.BadParameter("--forget needs a node's number")
+        engine = store.existing(database)
+        keys.forget(engine, node)
+        engine.dispose()
+        stdout.print(f"node {node} is refused within {keys.KEPT_S:.0f} s, by every gateway of "
+                     "this database")
+        return
     reader = views.Reader(store.find(database))  # who looks on makes no gateway wait
     try:
         with reader.read() as db:

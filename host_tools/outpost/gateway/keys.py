@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from node.frame import Seal
 from outpost import provision
@@ -17,6 +17,8 @@ from outpost.gateway import store
 
 MOST = 1_000_000  # nodes kept in mind
 AGAIN_S = 10.0  # a node that is not known is looked for again after so long
+KEPT_S = 60.0  # and one that is, lest it has been forgotten meanwhile
+NEVER = (float("-inf"), None)
 
 
 class Keys:
@@ -32,16 +34,17 @@ class Keys:
 
         `afresh` looks again, if that has not been done just now: the node may have a new key.
         """
-        looked, seal = self._known.get(node, (0.0, None))
+        looked, seal = self._known.get(node, NEVER)
         now = time.monotonic()
-        if (seal is None or afresh) and (looked == 0.0 or now - looked > AGAIN_S):
+        if now - looked > (AGAIN_S if seal is None or afresh else KEPT_S):
             seal = self._look(node)
             self._known[node] = now, seal
         return seal
 
     def learn(self, nodes: Iterable[int]) -> None:
-        """Look up at once those of many nodes of whom nothing is known: thousands may come."""
-        new = [node for node in nodes if node not in self._known]
+        """Look up at once those of many nodes that nobody has looked for: thousands may come."""
+        old = time.monotonic() - KEPT_S
+        new = [node for node in nodes if self._known.get(node, NEVER)[0] < old]
         if self._folder is not None or len(new) < 2:
             return  # each of them is looked up when it is its turn
         if len(self._known) > MOST:  # anybody can make numbers up
@@ -63,6 +66,14 @@ class Keys:
                 enrol(db, node, given.key)
             key = db.execute(select(store.keys.c.key).where(store.keys.c.node == node)).scalar()
         return Seal(key) if key else None
+
+
+def forget(engine: Engine, node: int) -> None:
+    """Believe `node` no more, anywhere, after KEPT_S; its records stay. Raises StoreError."""
+    expect(engine, node)
+    with engine.begin() as db:
+        db.execute(delete(store.keys).where(store.keys.c.node == node))
+    provision.forget(node)
 
 
 def expect(engine: Engine, node: int) -> None:

@@ -97,6 +97,11 @@ async def _tell(port: mqtt.Port | broker.Port, where: mqtt.Where,
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    # More than once: up to Python 3.11 wait_for, which MQTT's client uses, forgets that it was
+    # cancelled when what it waits for comes at the same time.
+    left = tasks
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1)
     await asyncio.gather(*tasks, return_exceptions=True)
