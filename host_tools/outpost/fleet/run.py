@@ -15,11 +15,11 @@ from typing import Any
 
 from outpost.errors import OutpostError
 from outpost.fleet.plan import Plan
-from outpost.fleet.servers import Echo, Gateway
+from outpost.fleet.servers import Echo, Gateway, environment
 from outpost.toolchain.servers import Mosquitto
 from outpost.world import journal
 
-CROWD = 2  # workers on a core: one lives while the other's node waits for an answer
+CROWD = 4  # workers on a core: others live while the node of one waits for an answer
 TICK_S = 0.05
 LOOK_S = 0.5  # between two looks into the database
 EVERY = 10  # of so many nodes the frames of one are doubled
@@ -106,7 +106,7 @@ class _Fleet:
             process = subprocess.Popen(
                 [sys.executable, "-m", "outpost.fleet", self.plan.folder, str(k + 1),
                  str(self._share)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment())
         self._ear.register(process.stdout, selectors.EVENT_READ, k)
         return process
 

@@ -1,5 +1,6 @@
 """What a fleet reports to: a gateway in a process of its own, and somebody who doubles frames."""
 
+import os
 import select
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import paho.mqtt.client as paho
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from outpost.errors import OutpostError
+from outpost.paths import BUILD
 
 PREFIX = "outpost"
 KEPT = 50  # frames of the past that may come again
+
+
+def environment() -> dict[str, str]:
+    """Return that of a fleet's Python processes, which keep what they have compiled.
+
+    A gateway is started anew with each kill; where nothing is kept that takes it a second longer.
+    """
+    if not sys.dont_write_bytecode:
+        return dict(os.environ)
+    kept = {"PYTHONPYCACHEPREFIX": str(BUILD / "pycache"), "PYTHONDONTWRITEBYTECODE": ""}
+    return os.environ | kept
 
 
 class GatewayError(OutpostError):
@@ -42,7 +55,8 @@ class Gateway:
         self.ready = False
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL,
-                                             stdout=subprocess.PIPE, stderr=log)
+                                             stdout=subprocess.PIPE, stderr=log,
+                                             env=environment())
 
     def look(self, wait_s: float = 0) -> bool:
         """Return whether it listens, once it does or after `wait_s`.
