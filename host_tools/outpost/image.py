@@ -21,6 +21,7 @@ from outpost.paths import FIRMWARE
 
 SECTOR = 4096
 BLANK = b"\xff"
+NOTHING = 0xFFFFFFFF  # littlefs' inline_max that puts no content into directories
 
 UF2_BLOCK = 512
 UF2_PAYLOAD = 256
@@ -115,8 +116,10 @@ def littlefs(files: dict[str, bytes], size: int) -> bytes:
 
     Raises ImageError when they don't fit.
     """
-    # disk version 2.0: what every MicroPython since 1.12 can read
-    disk = LittleFS(block_size=SECTOR, block_count=size // SECTOR, disk_version=0x00020000)
+    # disk version 2.0: what every MicroPython since 1.12 can read. No file lies in its directory:
+    # littlefs checks the CRC of all that does each time it looks for a name.
+    disk = LittleFS(block_size=SECTOR, block_count=size // SECTOR, disk_version=0x00020000,
+                    inline_max=NOTHING)
     try:
         for name in sorted(files):
             path = Path(name)

@@ -29,8 +29,15 @@ def test_a_file_system_holds_its_files_and_is_the_same_every_time():
     assert image.read_littlefs(first) == files
 
 
+def test_what_a_small_file_holds_lies_in_no_directory():
+    disk = image.littlefs({"main.py": b"print(1)\n"}, 0x20000)
+    root = disk[:2 * image.SECTOR]
+    assert b"main.py" in root and b"print(1)" not in root and disk.count(b"print(1)") == 1
+
+
 def test_micropython_mounts_the_file_system(on_micropython, tmp_path):
-    (tmp_path / "fs").write_bytes(image.littlefs({"a/b.txt": b"hello" * 1000}, 0x10000))
+    (tmp_path / "fs").write_bytes(image.littlefs(
+        {"a/b.txt": b"hello" * 1000, "small": b"few"}, 0x10000))
     assert on_micropython(
         "import vfs\n"
         "class Device:\n"
@@ -40,7 +47,8 @@ def test_micropython_mounts_the_file_system(on_micropython, tmp_path):
         "    def writeblocks(self, n, buf, at=0): raise OSError(30)\n"
         "    def ioctl(self, op, arg): return {4: 16, 5: 4096}.get(op, 0)\n"
         "vfs.mount(vfs.VfsLfs2(Device()), '/fs')\n"
-        "print(open('/fs/a/b.txt').read() == 'hello' * 1000)") == "True\n"
+        "print(open('/fs/a/b.txt').read() == 'hello' * 1000, open('/fs/small').read())"
+    ) == "True few\n"
 
 
 def test_files_that_do_not_fit_are_named_with_the_room_there_is():
