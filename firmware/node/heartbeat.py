@@ -108,7 +108,8 @@ def condition(board, settings, state, outbox):
     yield MISSES, pack("<H", state.misses)
     yield POWER, pack("<HbBHI", board.battery_mv(), board.temperature_c(), energy.soc(),
                       energy.days_left(), energy.pace_s)
-    yield MODE, pack("<BBI", modes.mode, modes.reason, max(0, board.now_s() - modes.since_s))
+    yield MODE, pack("<BBI", modes.mode, modes.reason,
+                     max(0, board.now_s() - modes.since_s) if modes.since_s else 0)
     yield from pairs(JOULES, [nj // 1000 for nj in energy.today], MOST)
     yield FAULTS, pack("<H", state.faults)
     yield from pairs(WAITING, [ring.next_seq - 1 - ring.acked for ring in lanes], MOST)

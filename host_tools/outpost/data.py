@@ -125,10 +125,24 @@ def load(recipe: Recipe) -> Dataset:
     try:
         recordings = _to_sensor(recordings, recipe.signal, warnings)
         train, test = split(recordings, recipe.data.test, recipe.data.seed)
+        train += _also(recipe, classes)
         check_leakage(train, test, recipe.signal.window)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     return Dataset(classes, train, test, warnings)
+
+
+def _also(recipe: Recipe, classes: tuple[str, ...]) -> list[Recording]:
+    """Read what is trained on besides, as `outpost windows --export` writes it."""
+    if recipe.data.also is None:
+        return []
+    found = pulled(recipe, recipe.data.also)
+    for recording in found:
+        strange = recording.all_labels - set(classes)
+        if strange:
+            raise DataError(f"{recipe.data.also}: {recording.name} is labelled {min(strange)!r}; "
+                            f"there are {', '.join(classes)}")
+    return found
 
 
 def _classes(recordings: list[Recording]) -> tuple[str, ...]:
@@ -147,16 +161,23 @@ def pulled(recipe: Recipe, folder: Path) -> list[Recording]:
 
 def fingerprint(recipe: Recipe) -> list[tuple[str, str]]:
     """Return what identifies the recordings, for the build cache, without parsing them."""
+    also = [] if recipe.data.also is None else _digests(_files(recipe.data.also))
+    return also + _own(recipe)
+
+
+def _own(recipe: Recipe) -> list[tuple[str, str]]:
     if recipe.data.path is None:
         from outpost import daphnet
 
         made = Path(daphnet.__file__).read_bytes() if recipe.data.source == "aeon:Daphnet" else b""
         return [(str(recipe.data.source), AEON_SHA256 + hashlib.sha256(made).hexdigest())]
     if recipe.data.source == "uci:Daphnet":
-        return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-                for path in sorted(recipe.data.path.glob("S*.txt"))]
-    return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-            for path in _files(recipe.data.path)]
+        return _digests(sorted(recipe.data.path.glob("S*.txt")))
+    return _digests(_files(recipe.data.path))
+
+
+def _digests(files: list[Path]) -> list[tuple[str, str]]:
+    return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
 
 
 # -- sources ---------------------------------------------------------------------------------

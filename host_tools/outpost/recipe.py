@@ -100,6 +100,7 @@ class Data:
 
     source: str | None
     path: Path | None
+    also: Path | None  # a folder of recordings that are trained on, and never held out
     rate_hz: float | None  # of recordings that do not say it themselves
     test: float  # share of recordings held out, where the source has no published split
     seed: int
@@ -299,7 +300,7 @@ def load(file: Path) -> Recipe:
 
 def _data(table: _Table, folder: Path) -> Data:
     source = table.choice("source", str, SOURCES, None)
-    path = table.take("path", str, None)
+    path, also = table.take("path", str, None), table.take("also", str, None)
     if source == "uci:Daphnet":
         if path is None:
             raise table.fail("path", "is missing: the folder with S01R01.txt and so on")
@@ -307,6 +308,7 @@ def _data(table: _Table, folder: Path) -> Data:
         raise table.fail("source", "give either source or path; allowed sources: "
                                    f"{', '.join(SOURCES)}; path is a folder of .csv or .npz files")
     data = Data(source=source, path=None if path is None else folder / path,
+                also=None if also is None else folder / also,
                 rate_hz=table.number("rate_hz", float, 0.01, 1e6, None),
                 test=table.number("test", float, 0.05, 0.95, 0.3),
                 seed=table.number("seed", int, 0, 2**32 - 1, 1))

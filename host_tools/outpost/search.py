@@ -412,6 +412,8 @@ def write_toml(what: Recipe, file: Path) -> None:
     signal, forest = what.signal, what.forest
     if what.data.path is not None:
         document["data"]["path"] = os.path.relpath(what.data.path, file.parent)
+    if what.data.also is not None:
+        document["data"]["also"] = os.path.relpath(what.data.also, file.parent)
     document["signal"].update({"rate_hz": signal.rate_hz, "window": signal.window,
                                "hop": signal.hop})
     channels = tomlkit.table()

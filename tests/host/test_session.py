@@ -148,6 +148,7 @@ def test_all_of_it_arrives_in_frames_of_any_size(gateway, size, window):
         row = db.execute(store.status.select()).one()
     items = store.json.loads(row.items)
     assert row.wakes == 2 and items["battery_mv"] == 3900 and "waiting" not in items
+    assert (items["mode"], items["mode_age_s"]) == (0, 0)  # it has never changed
 
 
 def test_a_setting_makes_frames_shorter_than_the_link_could_take(gateway):

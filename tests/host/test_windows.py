@@ -160,6 +160,55 @@ def test_what_is_labelled_is_exported_in_the_units_of_recordings(engine, motion,
             ] == [classes[y] for y in fitted.test.y]
 
 
+def test_a_label_that_is_no_class_keeps_no_gateway_from_starting(engine, fitted, caplog):
+    desk = Desk(engine, clock=None)
+    for i, window in enumerate(fitted.test.x[:2]):
+        desk.take(frames(parts(window.astype("<i2").tobytes(), 1 + 4 * i, TIME + i)))
+    with engine.begin() as db:
+        windows.label(db, (NODE, EPOCH, 1), "Walking")
+        windows.label(db, (NODE, EPOCH, 5), "Swimming")
+    assert windows.trained(engine, "motion").accuracy > 0.9
+    assert "1 of 2 labelled windows are none of" in caplog.text
+
+
+def test_what_is_labelled_is_trained_on_besides_as_a_person_does(motion, fitted, tmp_path):
+    database = str(enrolled(tmp_path / "gateway.db", {NODE: KEY}))
+    where = store.connect(tmp_path / "gateway.db")
+    desk = Desk(where, clock=None)
+    sent = [fitted.test.x[0] // 2, fitted.test.x[-1] // 2]
+    for i, window in enumerate(sent):
+        desk.take(frames(parts(window.astype("<i2").tobytes(), 1 + 4 * i, TIME + i)))
+    where.dispose()
+
+    def outpost(*words):
+        done = CliRunner().invoke(app, ["windows", "--database", database, *words])
+        assert done.exit_code == 0, done.exception
+        assert f'[data] also = "{mine}/field"' in done.stderr
+
+    mine = tmp_path / "mine"
+    text = motion.file.read_text().replace(
+        'source = "aeon:BasicMotions"', 'source = "aeon:BasicMotions"\nalso = "field"')
+    mine.mkdir()
+    (mine / "model.toml").write_text(text)
+    what = recipe.load(mine / "model.toml")
+    with pytest.raises(data.DataError, match="field"):
+        data.load(what)  # nothing there yet
+    outpost("--label", f"{NODE}/{EPOCH}/1=Walking", "--label", f"{NODE}/{EPOCH}/5=Running",
+            "--export", str(mine / "field/labelled.npz"))
+    found = build.fit(what)
+    assert np.array_equal(found.test.x, fitted.test.x)
+    assert len(found.train.x) == len(fitted.train.x) + 2
+    assert np.array_equal(found.train.x[-2:], np.stack(sent))
+    assert [found.dataset.classes[y] for y in found.train.y[-2:]] == ["Walking", "Running"]
+    before = data.fingerprint(what)
+    outpost("--label", f"{NODE}/{EPOCH}/5=Walking", "--export", str(mine / "field/labelled.npz"))
+    assert data.fingerprint(what) != before  # or the build would be taken from the cache
+    made = np.load(mine / "field/labelled.npz")
+    np.savez(mine / "field/labelled.npz", **{**made, "y": ["Walking", "Swimming"]})
+    with pytest.raises(data.DataError, match="Swimming.*there are.*Walking"):
+        data.load(what)
+
+
 def test_what_heavy_is_sure_of_can_be_exported_too(engine, motion, fitted, tmp_path):
     desk = Desk(engine, clock=None)
     for i in range(4):

@@ -24,7 +24,7 @@ def windows(
         help="NODE/EPOCH/SEQ=CLASS, as often as you like; without CLASS a label is taken back")
     ] = None,
     export: Annotated[Path | None, typer.Option(
-        help="write the labelled ones as an .npz for [data] path of a model.toml")] = None,
+        help="write the labelled ones as an .npz for `also` in a model.toml")] = None,
     sure: Annotated[float | None, typer.Option(
         min=0, max=1, help="export what heavy gave so much of its votes to as well")] = None,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
@@ -55,8 +55,8 @@ def windows(
         print_json({"windows": [_told(one, classes) for one in found], "exported": exported})
         return
     if export:
-        console.print(f"{exported} windows in {export}: train on them with [data] path = "
-                      f"\"{export.parent}\"", soft_wrap=True)
+        console.print(f"{exported} windows in {export}: train on them besides with [data] also = "
+                      f"\"{export.parent.resolve()}\"", soft_wrap=True, markup=False)
     else:
         _show(found, classes)
 

@@ -203,13 +203,18 @@ def answer(engine: Engine, heavy: "Heavy", since: float = 0) -> int:
 
 def trained(engine: Engine, model: str) -> "Heavy":
     """Train the heavy model of `model`, on what people have labelled here as well."""
-    from outpost import heavy, recipe
+    from outpost import data, heavy, recipe
 
     what = recipe.load(recipe.find(model))
     size = 2 * what.signal.window * len(what.signal.channels)
     with engine.connect() as db:
         given = [(samples, said) for _, samples, said in labelled(db, size)]
-    return heavy.train(what, given)
+    classes = what.classes or data.load(what).classes
+    known = [one for one in given if one[1] in classes]
+    if len(known) < len(given):
+        log.warning("%d of %d labelled windows are none of %s: heavy is not trained on them",
+                    len(given) - len(known), len(given), ", ".join(classes))
+    return heavy.train(what, known)
 
 
 async def attend(engine: Engine, model: str) -> None:
