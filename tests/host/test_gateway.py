@@ -392,6 +392,19 @@ def test_a_node_that_is_forgotten_is_refused_by_gateways_that_knew_it(tmp_path, 
     engine.dispose()
 
 
+def test_a_database_with_keys_is_its_owners_alone(tmp_path):
+    before = os.umask(0o022)
+    try:
+        engine = store.connect(tmp_path / "gateway.db")
+        with engine.begin() as db:
+            enrol(db, NODE, KEY)
+            files = list(tmp_path.iterdir())  # its WAL as well
+            assert len(files) == 3 and {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    finally:
+        os.umask(before)
+    engine.dispose()
+
+
 def test_keys_are_never_told(tmp_path, caplog, capsys):
     caplog.set_level(logging.DEBUG)
     desk, engine = open_desk(tmp_path / "gateway.db")

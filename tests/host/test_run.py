@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
 
@@ -536,6 +537,13 @@ def test_outpost_run_prints_one_line_of_json_and_leaves_a_report(tmp_path):
     for tag in ("<script src", "<link", "cdn.plot.ly/plotly"):
         assert tag not in page  # it works offline
     assert "✓" in done.stderr and "report.html" in done.stderr
+    # the node's key is in no log, page or record
+    hexed = json.loads((tmp_path / "run/node/identity.json").read_text())["key"]
+    key = bytes.fromhex(hexed)
+    forms = [key, hexed.encode(), hexed.upper().encode(), b64encode(key), repr(key)[2:-1].encode()]
+    found = {file.name for file in (tmp_path / "run").rglob("*") if file.is_file()
+             and any(form in file.read_bytes() for form in forms)}
+    assert found <= {"identity.json", "gateway.db", "gateway.db-wal"} and hexed not in done.stderr
 
 
 def test_outpost_run_fails_when_the_records_do_not_add_up(tmp_path, monkeypatch, capsys):

@@ -7,9 +7,10 @@ same schema serves SQLite and PostgreSQL.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -216,8 +217,16 @@ def connect(url: str | Path, durable: bool = True) -> Engine:
     What is committed outlives a power cut of this machine, or with `durable` off this process.
     """
     engine = _prepared(url, durable)
+    if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
+        _make(Path(engine.url.database))
     metadata.create_all(engine)
     return engine
+
+
+def _make(file: Path) -> None:
+    """Make `file`, if need be, its owner's alone: it holds the keys of nodes."""
+    with suppress(OSError):  # SQLite will tell of that
+        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
 
 
 def _prepared(url: str | Path, durable: bool = True) -> Engine:
