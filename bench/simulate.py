@@ -20,7 +20,7 @@ from outpost.world import scenario
 from outpost.world.battery import LEAK, LISTEN, SLEEP
 
 SETTINGS = {"wake_s": 60, "uplink_s": 3600, "listen": 0, "life_days": 0}
-CASES = (("fork", 30.0), ("process", 1.0))
+CASES = (("rewind", 30.0), ("process", 1.0))
 
 
 def used_s() -> float:
@@ -67,7 +67,7 @@ def main() -> None:
             wakes = outcome.told["wakes"]
             table.add_row(isolation, f"{days:g}", f"{wakes:,}", f"{took:,.1f}", f"{used:,.1f}",
                           f"{1e3 * took / wakes:.2f}")
-            if isolation == "fork":
+            if isolation == "rewind":
                 counted, node, drained = ledger(outcome)
     stdout.print(table)
     stdout.print(f"node's ledger {node:,.2f} J, world's drain {drained:,.2f} J over {counted:.1f} "

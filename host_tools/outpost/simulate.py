@@ -1,7 +1,8 @@
 """Simulations: a case to try, lived to its end, its figures, and whether they are within budget.
 
-The real firmware lives in a world of `worlds/`, as `outpost run` lets it, but a wake is a fork and
-the journal is written in large pieces: months in minutes. docs/world.md, docs/power.md.
+The real firmware lives in a world of `worlds/`, as `outpost run` lets it, but one process lives
+all wakes and the journal is written in large pieces: months in minutes. docs/world.md,
+docs/power.md.
 """
 
 import json
@@ -83,7 +84,7 @@ def setting(text: str) -> Any:
         return text
 
 
-def live(cases: list[Case], folder: Path, days: float, seed: int, isolation: str = "fork",
+def live(cases: list[Case], folder: Path, days: float, seed: int, isolation: str = "rewind",
          tick: Callable[[list[float]], None] = lambda shares: None) -> list[Outcome]:
     """Live each case in a folder of its own below `folder`, side by side.
 

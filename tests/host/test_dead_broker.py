@@ -53,7 +53,7 @@ def test_a_week_costs_what_the_table_says(tmp_path, dead, how, least_mj, most_mj
     plan = prepare(tmp_path / "run", "motion", boards.load("esp32"), world, DAYS, 1,
                    changes={"wake_s": WAKE_S, "uplink_s": UPLINK_S, "uplink_most_s": MOST_S,
                             "listen": 0, "life_days": 0, "window": 0, "gate": None},
-                   isolation="fork", bring_home=False, batch=500)
+                   isolation="rewind", bring_home=False, batch=500)
     change(tmp_path / "run/run.json", lambda found: found.update(port=dead(how)))
     change(tmp_path / "run/node/board.json",
            lambda found: found["uplink"].update(patience_pct=1))  # virtual time is as it was
@@ -99,7 +99,7 @@ def test_afterwards_what_waited_comes_home_in_order_of_its_lanes(tmp_path, dead,
     world = replace(scenario.load("factory"), link=link, faults=faults)
     plan = prepare(tmp_path / "run", "motion", boards.load("esp32"), world, DAYS + 0.1, 1,
                    changes={"wake_s": 1800, "uplink_most_s": MOST_S, "life_days": 0, "listen": 0,
-                            "frame": 120}, isolation="fork")
+                            "frame": 120}, isolation="rewind")
     until_us = (plan.schedule.start_s + DAYS * DAY_S) * 1_000_000
     with closing(World(plan.folder)) as lived:
         lived.config["port"] = dead("refuses")

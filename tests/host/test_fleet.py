@@ -60,7 +60,7 @@ def records(folder: Path) -> list:
 def test_everything_is_killed_and_each_record_stored_once(tmp_path):
     told = fleet(tmp_path / "fleet", ROUGH, 5, 1, kills=2)
     assert told["ok"], told
-    assert told["lost"] == told["duplicates"] == told["waiting"] == 0
+    assert told["lost"] == told["duplicates"] == told["waiting"] == told["crashes"] == 0
     assert told["acknowledged"] == told["stored"] == told["appended"] > 5 * 144 / 2
     killed = told["killed"]
     assert killed["gateway"] and killed["broker"]

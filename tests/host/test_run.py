@@ -104,10 +104,10 @@ def finish(world: World) -> audit.Audit:
 def test_a_day_of_life_and_the_same_day_again(template, tmp_path):
     """Every record arrives once, decisions are right, and one seed gives one day, to the byte.
 
-    Whether each wake is a process of its own or a fork makes no difference.
+    Whether each wake is a process of its own or one is taken back makes no difference.
     """
     days = []
-    for isolation in ("process", "fork"):
+    for isolation in ("process", "rewind"):
         made = tmp_path / isolation
         shutil.copytree(template.folder, made)
         change(made / "run.json", isolation=isolation)

@@ -28,7 +28,7 @@ def case(world: str, **settings) -> simulate.Case:
                          CALM | settings)
 
 
-def live(folder, one: simulate.Case, days: float, isolation: str = "fork") -> simulate.Outcome:
+def live(folder, one: simulate.Case, days: float, isolation: str = "rewind") -> simulate.Outcome:
     outcome, = simulate.live([one], folder, days, 1, isolation)
     assert outcome.told["ok"], outcome.told
     outcome.plan.lock.close()

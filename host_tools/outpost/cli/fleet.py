@@ -140,4 +140,4 @@ def _show(told: dict[str, Any]) -> None:
     else:
         console.print(f"[bold red]✗[/] {line}; appended {told['appended']:,}, waiting "
                       f"{told['waiting']:,}, phantoms {told['phantoms']:,}, differing "
-                      f"{told['differing']:,}", soft_wrap=True)
+                      f"{told['differing']:,}, node crashes {told['crashes']:,}", soft_wrap=True)

@@ -26,7 +26,7 @@ def simulate(
     set_: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="a setting of the node, as in docs/wake.md")] = None,
     isolate: Annotated[str, typer.Option(
-        help="fork or process: what each wake is; the result is the same")] = "fork",
+        help="rewind or process: how each wake begins; the result is the same")] = "rewind",
     compare: Annotated[tuple[str, str] | None, typer.Option(
         metavar="A B", help="two cases side by side, each WORLD[,key=value...]; keys are board, "
                             "battery and settings")] = None,

@@ -63,7 +63,7 @@ def prepare(folder: Path, model: str, board: Board, world: Scenario, nodes: int,
     for number in range(1, nodes + 1):
         keys[number] = secrets.token_bytes(provision.KEY_BYTES)
         lay_out(node_folder(folder, number), kit, days, Random(f"{seed}/{number}").getrandbits(32),
-                provision.Node(number, keys[number], "unix"), isolation="fork", bring_home=True,
+                provision.Node(number, keys[number], "unix"), isolation="rewind", bring_home=True,
                 batch=BATCH, patience_pct=HASTY_PCT if kills else PATIENT_PCT)
     plan = Plan(folder, nodes, days, seed, world.start_s, kit.meta["classes"], kit.model.model,
                 board, world, _strikes(world.start_s, days, kills, seed), lock)

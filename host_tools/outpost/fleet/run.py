@@ -196,10 +196,11 @@ class _Fleet:
             "doubled_frames": now.doubled,
             **{name: found[name] for name in (
                 "appended", "acknowledged", "stored", "duplicates", "lost", "dropped", "waiting",
-                "phantoms", "compared", "differing", "unflushed", "decisions")},
+                "phantoms", "compared", "differing", "unflushed", "decisions", "crashes")},
             "accuracy": round(found["right"] / max(1, found["decisions"]), 6),
             "ok": now.checked == plan.nodes and found["lost"] == found["duplicates"] == 0
             and found["phantoms"] == found["differing"] == found["waiting"] == 0
+            and found["crashes"] == 0
             and found["appended"] == found["stored"] + found["dropped"],
             "wall_s": round(now.seconds, 2)}
         scratch = plan.folder / ".summary.json"

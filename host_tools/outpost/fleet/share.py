@@ -9,11 +9,12 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from outpost.world import audit
+from outpost.world import audit, journal
 from outpost.world.world import World
 
 SLICE_US = 7200 * 1_000_000  # of a node's life before it is another's turn
@@ -73,6 +74,7 @@ class Share:
             for name in ("acknowledged", "appended", "stored", "duplicates", "lost", "dropped",
                          "waiting", "phantoms", "compared", "differing", "unflushed"):
                 self.told.found[name] += getattr(found, name)
+            self.told.found["crashes"] += _crashes(node_folder(self.folder, number))
             self.told.found["right"] += sum(
                 n for (truth, decision), n in found.confusion.items() if truth == decision)
             self.told.found["decisions"] += found.decisions
@@ -111,6 +113,12 @@ class Share:
         if now or time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + TELL_S
             self._tell(self.told)
+
+
+def _crashes(folder: Path) -> int:
+    """Return how many wakes of a node ended in a crash of its own."""
+    with closing(journal.read(folder / "world.db")) as db:
+        return int(db.execute("SELECT count(*) FROM wakes WHERE ended = 'crashed'").fetchone()[0])
 
 
 def _allow_files(count: int) -> None:

@@ -1,7 +1,7 @@
 """A node's process: spoken to over an inherited socket through one wake, or a life of them.
 
-How it stays the same to the byte whether each wake is a process of its own or the fork of one that
-has imported everything and done nothing: docs/world.md.
+How it stays the same to the byte whether each wake is a process of its own or one process, which
+has imported everything and done nothing, is taken back to that after each: docs/world.md.
 """
 
 import hashlib
@@ -23,25 +23,25 @@ from outpost.paths import NATIVE
 
 PATIENCE_S = 30.0  # real seconds of silence after which a node is taken for hung
 HEAP = "256k"  # twice what an ESP32 has, as pointers here are twice as long
-ISOLATIONS = ("fork", "process")
+ISOLATIONS = ("rewind", "process")
 
 WAKE, ASK, REPLY = struct.Struct(wire.WAKE), struct.Struct(wire.ASK), struct.Struct(wire.REPLY)
 SLEEP, LAP = struct.Struct(wire.SLEEP_MORE), struct.Struct(wire.LAP)
 
-# What the process does whose forks live the wakes: nothing of its own before it divides. A wake
-# ends where its program does: what the interpreter would tidy up is gone with the process.
-_PARENT = """
-import fork, sys
+# What the process does that lives one wake after the other: nothing of its own before the mark to
+# which it is taken back. A wake ends where its program does.
+_AGAIN = """
+import rewind, sys
 from node import cycle, gate
 from node.board import unix
 from node.uplink import session
 unix.given()
 sys.path.remove("")
-fork.serve()
+mark = rewind.mark()
 try:
     import main
 except SystemExit as end:
-    fork.leave(end.args[0] if end.args else 0)
+    rewind.back(mark, end.args[0] if end.args else 0)
 """
 
 
@@ -77,21 +77,21 @@ class Asleep:
 
 
 class Node:
-    """A process that lives one wake, or one after another in a fork each.
+    """A process that lives one wake, or one after another.
 
     `flash` is the file it alone may touch, under the lock that it inherits.
     """
 
     def __init__(self, micropython: Path, bytecode: Path, folder: Path, flash: BinaryIO,
                  log: BinaryIO, isolation: str = "process") -> None:
-        self.forks = isolation == "fork"
+        self.again = isolation == "rewind"
         self._socket, inner = socket.socketpair()
         self._socket.settimeout(PATIENCE_S)
         self._heard = bytearray()
         path = os.fspath(bytecode)
         start = ["-m", "main"]
-        if self.forks:
-            path, start = f"{path}:{_fork_module()}:.frozen", ["-c", _PARENT]
+        if self.again:
+            path, start = f"{path}:{_rewind_module()}:.frozen", ["-c", _AGAIN]
         with inner:
             fds = (inner.fileno(), flash.fileno())
             self.process = subprocess.Popen(
@@ -133,7 +133,7 @@ class Node:
         if not kill:
             try:
                 # Its end of the socket closes when it exits; waiting with a timeout would poll.
-                if self.forks:
+                if self.again:
                     self._socket.shutdown(socket.SHUT_WR)
                 while self._socket.recv(4096):
                     pass
@@ -145,7 +145,7 @@ class Node:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             with suppress(ConnectionError):
-                while self._socket.recv(4096):  # until the last of them is gone
+                while self._socket.recv(4096):  # until it is gone
                     pass
         self._socket.close()
         return self.process.wait()
@@ -167,13 +167,13 @@ class Node:
         return data
 
 
-def _fork_module() -> Path:
-    """Return the folder that holds fork.mpy, made the first time."""
-    source = Path(__file__).with_name("fork.c")
+def _rewind_module() -> Path:
+    """Return the folder that holds rewind.mpy, made the first time."""
+    source = Path(__file__).with_name("rewind.c")
     key = hashlib.sha256(source.read_bytes() + (NATIVE / "abi.h").read_bytes()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
-        unit = compile.compile_module([source], [NATIVE], "x64", folder / "fork.o")
-        (folder / "fork.mpy").write_bytes(link.link(unit, "x64", "fork"))
+        unit = compile.compile_module([source], [NATIVE], "x64", folder / "rewind.o")
+        (folder / "rewind.mpy").write_bytes(link.link(unit, "x64", "rewind"))
 
-    return cache.item(f"world/fork-{key}", make)
+    return cache.item(f"world/rewind-{key}", make)

@@ -125,7 +125,7 @@ class World:
                     break
         except Hung:
             wake["ended"] = "hung"
-        if last is None or not node.forks:
+        if last is None or not node.again:
             self._node = None
             code = node.end(kill=wake["ended"] in ("cut", "hung"))
             if last is None and wake["ended"] == "killed" and code not in (0, -signal.SIGKILL):
@@ -199,10 +199,10 @@ class World:
         self.log.close()
 
     def _boot(self) -> Node:
-        """Start a node's process; one that forks is there for the wakes to come as well."""
+        """Start a node's process; one that is taken back is there for the wakes to come, too."""
         node = Node(Path(self.config["micropython"]), Path(self.config["bytecode"]),
                     self.folder / "node", self.flash, self.log, self.config["isolation"])
-        self._node = node if node.forks else None
+        self._node = node if node.again else None
         return node
 
     def _asleep(self, wake: dict[str, Any], last: Asleep) -> None:

@@ -1,14 +1,13 @@
-"""Wakes that are forks: nothing crosses from one to the next, and ends are told as they were."""
+"""Wakes of one process: nothing crosses from one to the next, and ends are told as they were."""
 
+import contextlib
 import fcntl
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from node.board import unix as wire
 from outpost import bytecode
 from outpost.toolchain import unix
 from outpost.world import node as node_process
@@ -41,6 +40,22 @@ builtins.mark = True
 here.doze_us = 5
 was = here.retained()
 here.retain(was + b"%d" % len(was) if not found else " ".join(found).encode())
+here.sleep(1000)
+"""
+
+# What the kernel has of a process: what is mapped, which files are open, where it is. Then machine
+# code is made, files are opened and closed, and the folder is left.
+KERNEL = """
+import micropython, os
+from node import board
+here = board.here()
+with open("/proc/self/maps") as file:
+    told = [file.read(), os.getcwd(), sorted(str(one[0]) for one in os.ilistdir("/proc/self/fd"))]
+here.retain(repr(told).encode())
+exec("@micropython.native\\ndef made(): pass")
+left = [open("/dev/null") for _ in range(70)]
+here._flash._file.close()
+os.chdir("/")
 here.sleep(1000)
 """
 
@@ -80,7 +95,7 @@ def wake(node: Node, retained: bytes = b"") -> bytes:
 
 
 def test_only_retained_memory_and_files_get_from_wake_to_wake(start, tmp_path):
-    node = start(MARKS, "fork")
+    node = start(MARKS, "rewind")
     found = [b""]
     for _ in range(4):
         found.append(wake(node, found[-1]))
@@ -93,8 +108,20 @@ def test_a_mark_within_one_wake_is_seen(start):
     """The check above can fail: the same program finds its own marks."""
     code = MARKS.replace("here.sleep(1000)", "").replace("import sys\n", "", 1)
     node = start(f"import sys\ncode = {code!r}\nexec(code)\n"
-                 f"{MARKS.replace('here = board.here()', '')}", "fork")
+                 f"{MARKS.replace('here = board.here()', '')}", "rewind")
     assert wake(node) == b"module global constant class path argument board builtin"
+
+
+@pytest.mark.parametrize("before", [0, 300])
+def test_what_the_kernel_has_of_a_process_is_as_it_was(start, tmp_path, before):
+    """However many files its world has open before it: their numbers are inherited."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(before):
+            stack.enter_context(open(os.devnull))
+        node = start(KERNEL, "rewind")
+    found = [wake(node).decode() for _ in range(4)]
+    assert len(set(found)) == 1 and f"{tmp_path}/node" in found[0]
+    assert found[0].count("r-xp") and found[0].count("[heap]") == 1
 
 
 @pytest.mark.parametrize("isolation", node_process.ISOLATIONS)
@@ -127,17 +154,8 @@ def test_power_taken_away_leaves_nobody_behind(start, isolation, tmp_path, monke
         fcntl.flock(flash, fcntl.LOCK_EX)  # waits for ever if somebody still has it
 
 
-def test_a_fork_that_is_killed_ends_its_parent_the_same_way(start):
-    node = start("from node import board\nboard.here().power_lost()", "fork")
-    node.send(WAKE.pack(10**15, 1, 0, 4000, 20, 1, 0, 0))
-    assert node.receive() == node_process.Ask(wire.POWER_LOST, 0, 0)
-    children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children")
-    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)  # the other waits for its turn
-    assert node.receive() is None and node.end() == -signal.SIGKILL
-
-
-def test_forks_end_when_their_world_does(start):
-    node = start(MARKS, "fork")
+def test_it_ends_when_its_world_does(start):
+    node = start(MARKS, "rewind")
     wake(node)
     node._socket.close()
     assert node.process.wait(10) == 1
