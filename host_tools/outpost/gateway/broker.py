@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._filters: set[str] = set()
         self._flying: set[int] = set()
         self._number = 0
-        self._over = False
+        self._over = self._slow = False
         self.held = False  # it is not read from
         self.until_s = self._loop.time() + HELLO_S
 
@@ -281,6 +281,9 @@ class Connection(asyncio.Protocol):
         """Send a message, unless the link or who is at its end is too slow for it."""
         qos = min(message.qos, granted)
         if self._clogged or self._waiting > ROOM or (qos and len(self._flying) >= FLYING):
+            if not self._slow:
+                log.warning("%s is too slow for what is sent to it", self._name)
+                self._slow = True
             self._broker.dropped += 1
             return
         if qos:
