@@ -159,35 +159,90 @@ def test_brokers_and_gateways_killed_at_random(kind, database):
     check(database, nodes)
 
 
+async def deaf(reader, writer) -> None:
+    """A broker that lets everybody in, and then neither reads nor says anything."""
+    for answer in (b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x00"):
+        _, size = await reader.readexactly(2)
+        await reader.readexactly(size)
+        writer.write(answer)
+    writer.transport.pause_reading()
+
+
 def test_an_answer_ends_with_the_connection(monkeypatch):
-    """aiomqtt would wait ten seconds for what a broker that has died will never confirm."""
-    dies = asyncio.Event()
+    """A broker that takes nothing holds the gateway up until it is gone, or for ANSWER_S."""
+    async def answers(port: mqtt.Port) -> None:
+        for _ in range(100):
+            await port._reply([(1, bytes(1 << 20))])
 
-    class Client:
-        async def __aenter__(self): return self
-        async def __aexit__(self, *_): return None
-        async def subscribe(self, *_, **__): pass
-        async def publish(self, *_): await asyncio.Event().wait()
+    async def session() -> None:
+        opened = []
 
-        @property
-        async def messages(self):
-            await dies.wait()
-            raise mqtt.aiomqtt.MqttError("gone")
-            yield
+        async def serve(reader, writer) -> None:
+            opened.append(writer)
+            await deaf(reader, writer)
 
-    monkeypatch.setattr(mqtt, "connection", lambda broker: Client())
-
-    async def answer() -> None:
-        port = mqtt.Port(None, mqtt.Where("127.0.0.1", 1))
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = mqtt.Port(None, mqtt.Where("127.0.0.1", server.sockets[0].getsockname()[1]))
         runs = asyncio.create_task(port.run())
         await port.ready.wait()
-        reply = asyncio.create_task(port._reply(1, b"frame"))
-        assert (await asyncio.wait({reply}, timeout=0.1))[1]  # it waits as long as there is hope
-        dies.set()
+        reply = asyncio.create_task(answers(port))
+        assert (await asyncio.wait({reply}, timeout=0.3))[1]  # it waits as long as there is hope
+        opened[0].transport.abort()
         await asyncio.wait_for(reply, 5)
-        runs.cancel()
 
-    asyncio.run(answer())
+        monkeypatch.setattr(client, "ANSWER_S", 0.2)
+        await asyncio.wait_for(port.ready.wait(), 10)  # it has connected again
+        await asyncio.wait_for(answers(port), 10)
+        runs.cancel()
+        server.close()
+
+    asyncio.run(session())
+
+
+def test_who_hears_nothing_lets_the_broker_wait(mosquitto, monkeypatch):
+    """And has all of it in the end, in order."""
+    monkeypatch.setattr(client, "MOST", 10)
+    where = mqtt.Where("127.0.0.1", mosquitto.port)
+
+    async def both() -> list[bytes]:
+        async with client.connection(where) as ear, client.connection(where) as mouth:
+            await ear.subscribe(["some/+", "other"])
+            for number in range(3000):
+                mouth.publish([("some/topic", b"%d" % number)], confirmed=number % 2 == 0)
+            while mouth.flying:
+                await asyncio.sleep(0.01)
+            heard = []
+            while len(heard) < 3000:
+                async with asyncio.timeout(30):
+                    more = await ear.heard()
+                assert {topic for topic, _ in more} == {b"some/topic"}
+                heard += [payload for _, payload in more]
+            await ear.unsubscribe("some/+")
+            return heard
+
+    assert asyncio.run(both()) == [b"%d" % number for number in range(3000)]
+
+
+@pytest.mark.parametrize("said", [
+    b"\x20\x02\x00\x05", b"\x20\x01\x00", b"\x20\xff\xff\xff\xff\x7f", b"", b"HTTP/1.1 400 No",
+    b"\x20\x02\x00\x00\x90\x03\x00\x01\x80", b"\x20\x02\x00\x00\x30\x01\x00"])
+def test_a_client_among_strangers(said, monkeypatch):
+    """Who refuses, talks nonsense or says nothing is no broker, and is told from one in time."""
+    monkeypatch.setattr(client, "ANSWER_S", 0.3)
+
+    async def speak(reader, writer) -> None:
+        writer.write(said)
+
+    async def visit() -> None:
+        server = await asyncio.start_server(speak, "127.0.0.1", 0)
+        where = mqtt.Where("127.0.0.1", server.sockets[0].getsockname()[1])
+        with pytest.raises(client.Gone):
+            async with client.connection(where) as one:
+                await one.subscribe(["topic"])
+                await one.heard()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(visit(), 10))
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

@@ -15,13 +15,14 @@ import math
 import re
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from outpost.errors import OutpostError
 from outpost.gateway import packets
 from outpost.gateway.client import Where
+from outpost.gateway.desk import Answer
 from outpost.gateway.packets import Message, PacketError
 from outpost.gateway.service import Service
 
@@ -326,8 +327,9 @@ class Port:
         if len(self._inbox) >= INBOX:
             self._broker.full = True
 
-    async def _reply(self, node: int, frame: bytes) -> None:
-        self._broker.publish(Message(f"{self._prefix}/{node}/down", frame, 0))
+    async def _reply(self, answers: Sequence[Answer]) -> None:
+        for node, frame in answers:
+            self._broker.publish(Message(f"{self._prefix}/{node}/down", frame, 0))
 
 
 @asynccontextmanager

@@ -1,15 +1,16 @@
 """A connection to an MQTT 3.1.1 broker that takes and gives many messages at a time.
 
-What the socket brings in one piece is handed on in one piece, and what is published in one call
-leaves in one. Subscriptions are at QoS 0: frames have acknowledgements of their own, which come
-when a record is stored, and a broker's say nothing of that.
+What the socket brings in one piece is handed on in one piece, and what is published in one go
+leaves in one: docs/gateway.md has what that spares. Subscriptions are at QoS 0: frames have
+acknowledgements of their own, which come when a record is stored, and a broker's say nothing of
+that.
 """
 
 import asyncio
 import secrets
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from outpost.gateway.packets import (
 PING, BYE = b"\xc0\x00", b"\xe0\x00"
 KEEPALIVE_S = 60
 ANSWER_S = 10.0  # for the broker to answer
+MOST = 2000  # messages that wait to be heard; then the broker has to
 
 Message = tuple[bytes, bytes]  # topic, payload
 
@@ -59,18 +61,21 @@ class Where:
 
 
 class Client(asyncio.Protocol):
-    """One connection; `hear` is called with all messages that came together."""
+    """One connection."""
 
-    def __init__(self, hear: Callable[[list[Message]], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self._hear = hear
+    _transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._rest = b""  # of a packet that isn't whole
         self._number = 0
         self._answers: dict[int, asyncio.Future[bytes]] = {}  # that are waited for, by kind
-        self._room = asyncio.Event()
+        self._heard: list[Message] = []
+        self._came, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
-        self.heard_at = loop.time()
-        self.gone = loop.create_future()  # never done but with an error
+        self._full = False  # nobody takes what is heard
+        self._heard_at = self._loop.time()
+        self._gone: Gone | None = None
         self.flying = 0  # published at QoS 1 and not confirmed
 
     # --- what asyncio calls ---
@@ -82,11 +87,12 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell everybody who waits."""
+        self._gone = Gone(str(error or "the broker has hung up"))
+        self._came.set()
         self._room.set()
-        for one in (self.gone, *self._answers.values()):
+        for one in self._answers.values():
             if not one.done():
-                one.set_exception(Gone(str(error or "the broker has hung up")))
-                one.exception()  # it may be that nobody asks
+                one.set_exception(self._gone)
 
     def pause_writing(self) -> None:
         """The broker does not take more at the moment."""
@@ -98,16 +104,15 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
-        self.heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         data, at = self._rest + data, 0
-        heard: list[Message] = []
         try:
             while (found := packet_at(data, at)) is not None:
                 first, body, at = found
                 kind = first & 0xF0
                 if kind == PUBLISH:
                     topic = body + 2 + SHORT.unpack_from(data, body)[0]
-                    heard.append((data[body + 2:topic], data[topic:at]))
+                    self._heard.append((data[body + 2:topic], data[topic:at]))
                 elif kind == PUBACK:
                     self.flying -= 1
                 elif kind in self._answers:
@@ -118,14 +123,17 @@ class Client(asyncio.Protocol):
             self._transport.abort()
             return
         self._rest = data[at:]
-        if heard:
-            self._hear(heard)
+        if self._heard:
+            self._came.set()
+        if len(self._heard) >= MOST and not self._full:
+            self._full = True
+            self._transport.pause_reading()
 
     # --- what the gateway and the nodes call ---
 
     async def hello(self, broker: Where) -> None:
-        """Say hello."""
-        flags, words = 0x02, [f"outpost-{secrets.token_hex(6)}"]  # a clean session
+        """Begin a clean session."""
+        flags, words = 0x02, [f"outpost-{secrets.token_hex(6)}"]
         for flag, word in ((0x80, broker.user), (0x40, broker.password)):
             if word is not None:
                 flags |= flag
@@ -133,44 +141,58 @@ class Client(asyncio.Protocol):
         answer = await self._ask(CONNECT, CONNACK, text("MQTT") + struct.pack(
             ">BBH", 4, flags, KEEPALIVE_S) + b"".join(map(text, words)))
         if len(answer) != 2 or answer[1]:
-            raise Gone(f"refused with code {answer[-1] if answer else 0}")
+            raise Gone(f"the broker refuses, with code {answer[-1] if answer else 0}")
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Hear what is published to `topics`."""
         answer = await self._ask(SUBSCRIBE, SUBACK, self._next() + b"".join(
             text(topic) + b"\0" for topic in topics))
         if REFUSED in answer[2:]:
-            raise Gone("a subscription was refused")
+            raise Gone("the broker refuses a subscription")
 
     async def unsubscribe(self, topic: str) -> None:
         """Hear nothing more of it."""
         await self._ask(UNSUBSCRIBE, UNSUBACK, self._next() + text(topic))
 
+    async def heard(self) -> list[Message]:
+        """Wait for messages; return all there are. Raises Gone."""
+        await self._came.wait()
+        found, self._heard = self._heard, []
+        if self._gone is None:
+            self._came.clear()
+            if self._full:
+                self._full = False
+                self._transport.resume_reading()
+        elif not found:
+            raise self._gone
+        return found
+
     def publish(self, messages: Iterable[tuple[str, bytes]], confirmed: bool = False) -> None:
-        """Publish; `confirmed`: at QoS 1, of which no more than 65,535 may be `flying`."""
-        out = []
-        for topic, payload in messages:
-            if confirmed:
-                self.flying += 1
-                out.append(packet(PUBLISH | QOS1, text(topic) + self._next() + payload))
-            else:
-                out.append(packet(PUBLISH, text(topic) + payload))
+        """Publish (topic, payload)s; `confirmed`: at QoS 1, with 65,535 `flying` at most."""
+        if confirmed:
+            out = [packet(PUBLISH | QOS1, text(topic) + self._next() + payload)
+                   for topic, payload in messages]
+            self.flying += len(out)
+        else:
+            out = [packet(PUBLISH, text(topic) + payload) for topic, payload in messages]
         self._transport.write(b"".join(out))
 
     async def drain(self) -> None:
-        """Wait until the broker takes more."""
-        await self._room.wait()
-
-    def pause(self, now: bool) -> None:
-        """Read no further for now, or do again."""
-        if not self._transport.is_closing():
-            (self._transport.pause_reading if now else self._transport.resume_reading)()
+        """Wait until the broker takes more. Raises Gone."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._room.wait()
+        except TimeoutError:
+            self._transport.abort()
+            raise Gone("the broker takes nothing") from None
+        if self._gone is not None:
+            raise self._gone
 
     async def stay(self) -> None:
         """Tell the broker now and then that somebody is here; end if it is silent."""
         while True:
             await asyncio.sleep(KEEPALIVE_S / 2)
-            if asyncio.get_running_loop().time() - self.heard_at > 1.5 * KEEPALIVE_S:
+            if self._loop.time() - self._heard_at > 1.5 * KEEPALIVE_S:
                 self._transport.abort()
             self._transport.write(PING)
 
@@ -185,10 +207,13 @@ class Client(asyncio.Protocol):
 
     async def _ask(self, kind: int, wanted: int, body: bytes) -> bytes:
         """Send a packet and return the body of its answer."""
-        self._answers[wanted] = answer = asyncio.get_running_loop().create_future()
+        if self._gone is not None:
+            raise self._gone
+        self._answers[wanted] = answer = self._loop.create_future()
         self._transport.write(packet(kind, body))
         try:
-            return await asyncio.wait_for(answer, ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
         except TimeoutError:
             raise Gone("the broker doesn't answer") from None
         finally:
@@ -196,21 +221,18 @@ class Client(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def connection(broker: Where, hear: Callable[[list[Message]], None]
-                     ) -> AsyncIterator[Client]:
+async def connection(broker: Where) -> AsyncIterator[Client]:
     """Connect; raises OSError when that can't be, and Gone, which is one."""
     try:
         async with asyncio.timeout(ANSWER_S):
             _, client = await asyncio.get_running_loop().create_connection(
-                lambda: Client(hear), broker.host, broker.port, ssl=broker.tls)
+                Client, broker.host, broker.port, ssl=broker.tls)
     except TimeoutError:
         raise Gone("nobody answers") from None
-    stays = None
+    stays = asyncio.create_task(client.stay())
     try:
         await client.hello(broker)
-        stays = asyncio.create_task(client.stay())
         yield client
     finally:
-        if stays is not None:
-            stays.cancel()
+        stays.cancel()
         client.close()

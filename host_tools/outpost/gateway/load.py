@@ -8,7 +8,6 @@ lost, and it may forget acknowledgements it has heard.
 import asyncio
 import contextlib
 import hmac
-import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -118,35 +117,30 @@ class Fleet:
         """Bring everything home, whatever happens to broker and gateway on the way."""
         while any(node.acked < node.total for node in self.nodes.values()):
             try:
-                async with connection(self.broker, self._hear) as client:
+                async with connection(self.broker) as client:
                     await self._talk(client)
             except OSError:
                 await asyncio.sleep(0.1)
 
     async def _talk(self, client: Client) -> None:
         """Send, go on from each acknowledgement, and send again what is not acknowledged."""
-        self._client, self._home = client, asyncio.Event()
-        # when the patience of each ends, the soonest first, since all have the same
-        self._due = dict.fromkeys(self.nodes, math.inf)
-        for node in self.nodes.values():
-            if self.random.random() < self.manners.forgets:
-                node.acked = self.random.randint(0, node.acked)
-            node.sent = node.acked
         numbers = list(self.nodes)
         for first in range(0, len(numbers), 200):
             await client.subscribe(f"{self.broker.prefix}/{number}/down"
                                    for number in numbers[first:first + 200])
+        for node in self.nodes.values():
+            if self.random.random() < self.manners.forgets:
+                node.acked = self.random.randint(0, node.acked)
+            node.sent = node.acked
+        self._client = client
+        # when the patience of each ends, the soonest first, since all have the same
+        self._due: dict[int, float] = {}
         self._send(self.nodes.values())
-        home = asyncio.create_task(self._home.wait())
-        try:
-            while not home.done():
-                await asyncio.wait({home, client.gone}, timeout=self.manners.patience_s / 10,
-                                   return_when=asyncio.FIRST_COMPLETED)
-                if client.gone.done():
-                    client.gone.result()
-                self._lose_patience(asyncio.get_running_loop().time())
-        finally:
-            home.cancel()
+        while self._due:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.manners.patience_s / 10):
+                    self._hear(await client.heard())
+            self._lose_patience(asyncio.get_running_loop().time())
 
     def _lose_patience(self, now: float) -> None:
         late = []
@@ -187,8 +181,6 @@ class Fleet:
                 if random.random() < manners.overtaken:
                     frames[i - 1], frames[i] = frames[i], frames[i - 1]
             out += [(self._topics[node.number], one) for one in frames]
-        if not self._due:
-            self._home.set()
         self.messages += len(out)
         self._client.publish(out, confirmed=True)
 

@@ -7,15 +7,15 @@ answers soon.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from outpost.gateway.desk import Desk
+from outpost.gateway.desk import Answer, Desk
 
 BATCH = 1000  # frames in one transaction
 GATHER_S = 0.003  # a node's frames come one after the other; waiting halves the commits
 QUEUE = 4000  # frames waiting for it; then their ports have to wait
 
-Reply = Callable[[int, bytes], Awaitable[None]]
+Reply = Callable[[Sequence[Answer]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Service:
         return self._queue.qsize()
 
     async def put(self, frame: bytes, reply: Reply) -> None:
-        """Hand in a frame; `reply(node, frame)` is called with what there is to answer."""
+        """Hand in a frame; `reply` is called with the answers there are."""
         await self._queue.put((frame, reply))
 
     async def run(self) -> None:
@@ -50,8 +50,11 @@ class Service:
                 await asyncio.sleep(1)
                 answers = []
             replies = {int.from_bytes(frame[1:5], "little"): reply for frame, reply in batch}
-            for node, frame in answers:
-                await replies[node](node, frame)
+            ways: dict[Reply, list[Answer]] = {}
+            for answer in answers:
+                ways.setdefault(replies[answer[0]], []).append(answer)
+            for reply, some in ways.items():
+                await reply(some)
             for _ in batch:
                 self._queue.task_done()
 

@@ -6,6 +6,7 @@ Frames are COBS-encoded and end in a zero byte: docs/frame-format.md.
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 
@@ -14,7 +15,7 @@ import serial
 from node.frame import LONGEST
 from node.uplink.serial import decode, encode
 from outpost.errors import OutpostError
-from outpost.gateway.desk import Desk
+from outpost.gateway.desk import Answer, Desk
 from outpost.gateway.service import Service
 
 BAUD = 115200
@@ -107,10 +108,11 @@ class Port:
         finally:
             stop.set()
 
-    async def _reply(self, node: int, frame: bytes) -> None:
+    async def _reply(self, answers: Sequence[Answer]) -> None:
         port = self._serial
         if port is not None:
             try:
-                await asyncio.to_thread(port.write, coded(frame))
+                for _, frame in answers:
+                    await asyncio.to_thread(port.write, coded(frame))
             except (OSError, TypeError) as error:  # pyserial's, of a port that is closed meanwhile
-                log.warning("%s: an answer was lost: %s", self._name, error)
+                log.warning("%s: answers were lost: %s", self._name, error)
