@@ -8,11 +8,9 @@ import contextlib
 import json
 import os
 import random
-import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,6 +19,7 @@ from pathlib import Path
 import pytest
 from gateways import enrolled, gateway
 
+from outpost.fleet import servers
 from outpost.gateway import client, load, mqtt, store
 from outpost.gateway.load import Manners, Node
 from outpost.paths import FIRMWARE
@@ -55,18 +54,17 @@ def check(database: str | Path, nodes: list[Node], size: int = 32) -> None:
     engine.dispose()
 
 
-class Gateway:
-    """`outpost gateway` as a process of its own, which may be killed at any moment."""
+class Gateway(servers.Gateway):
+    """`outpost gateway` as a process of its own, with its own broker or at mosquitto."""
 
-    def __init__(self, database: str | Path, broker: Mosquitto | None = None,
+    def __init__(self, folder: Path, database: str | Path, broker: Mosquitto | None = None,
                  share: str = "") -> None:
         self.port = broker.port if broker else free_port()
-        where = (["--broker", f"mqtt://127.0.0.1:{self.port}"] if broker
-                 else ["--listen", f"127.0.0.1:{self.port}"])
-        self.command = [sys.executable, "-m", "outpost", "gateway", "--database", str(database),
-                        "--no-provisioned", "--volatile", "--json", *where,
-                        *(["--share", share] if share else [])]
         self.where = mqtt.Where("127.0.0.1", self.port)
+        super().__init__(folder, database, [
+            "--broker" if broker else "--listen",
+            f"mqtt://127.0.0.1:{self.port}" if broker else f"127.0.0.1:{self.port}",
+            *(["--share", share] if share else [])])
 
     def __enter__(self) -> "Gateway":
         self.start()
@@ -76,14 +74,8 @@ class Gateway:
         self.kill()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-        assert json.loads(self.process.stdout.readline())["port"] == self.port
-
-    def kill(self, number: int = signal.SIGKILL) -> int:
-        self.process.send_signal(number)
-        self.process.stdout.close()
-        return self.process.wait(60)
+        super().start()
+        assert self.look(60)
 
 
 @contextlib.contextmanager
@@ -128,7 +120,7 @@ def kill(victim: Gateway | Mosquitto, rng: random.Random) -> None:
 @pytest.mark.parametrize(("kind", "database"), [
     ("mosquitto", "sqlite"), ("mosquitto", "postgresql"), ("embedded", "sqlite")],
     indirect=["database"])
-def test_brokers_and_gateways_killed_at_random(kind, database):
+def test_brokers_and_gateways_killed_at_random(kind, database, tmp_path):
     """kill -9, again and again, of the broker and of the gateway, until all is home."""
     nodes = made(12, 300)
     enrolled(database, keys(nodes))
@@ -137,7 +129,7 @@ def test_brokers_and_gateways_killed_at_random(kind, database):
                       patience_s=0.5)
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(Mosquitto()) if kind == "mosquitto" else None
-        one = stack.enter_context(Gateway(database, broker))
+        one = stack.enter_context(Gateway(tmp_path, database, broker))
         kills = {"broker": 0, "gateway": 0}
 
         def strike() -> None:
@@ -153,7 +145,7 @@ def test_brokers_and_gateways_killed_at_random(kind, database):
         killer.start()
         home(nodes, one.where, manners)
         killer.join()
-        assert one.kill(signal.SIGTERM) == 0  # it ends by itself when it is asked to
+        assert one.stop() == 0  # it ends by itself when it is asked to
         one.start()
     assert sum(kills.values()) == 4 and kills["gateway"] and bool(kills["broker"]) == bool(broker)
     check(database, nodes)
@@ -246,10 +238,11 @@ def test_a_client_among_strangers(said, monkeypatch):
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_two_workers_share_the_work(database, mosquitto):
+def test_two_workers_share_the_work(database, mosquitto, tmp_path):
     nodes = made(20, 200)
     enrolled(database, keys(nodes))
-    with Gateway(database, mosquitto, "desk") as one, Gateway(database, mosquitto, "desk") as two:
+    with Gateway(tmp_path, database, mosquitto, "desk") as one, \
+            Gateway(tmp_path, database, mosquitto, "desk") as two:
         home(nodes, one.where, Manners(records=5, overtaken=0.1, doubled=0.1, patience_s=1))
         two.kill()
         more = [Node(node.number, 300, acked=200) for node in nodes]
@@ -260,7 +253,6 @@ def test_two_workers_share_the_work(database, mosquitto):
 # --- the node's own code, over links that fail ---
 
 NODE = """
-import sys
 from node.board import Common, Late
 from node.settings import Settings
 from node.state import State
@@ -498,7 +490,7 @@ def test_a_million_messages(kind, tmp_path, monkeypatch, capsys, count=1000, eac
 
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(Mosquitto()) if kind == "mosquitto" else None
-        one = stack.enter_context(Gateway(database, broker))
+        one = stack.enter_context(Gateway(tmp_path, database, broker))
         proxy = stack.enter_context(Proxy(one.port, manner))
         db = stack.enter_context(contextlib.closing(
             sqlite3.connect(f"file:{database}?mode=ro", uri=True, check_same_thread=False)))

@@ -15,7 +15,7 @@ from typing import Any
 
 from outpost.errors import OutpostError
 from outpost.fleet.plan import Plan
-from outpost.fleet.servers import Echo, Gateway, environment
+from outpost.fleet.servers import PREFIX, Echo, Gateway, environment
 from outpost.toolchain.servers import Mosquitto
 from outpost.world import journal
 
@@ -79,7 +79,8 @@ class _Fleet:
         with ExitStack() as stack:
             self.broker = stack.enter_context(Mosquitto())
             port = self.broker.port
-            self.gateway = Gateway(plan.folder, plan.database, port, **self._command)
+            self.gateway = Gateway(plan.folder, plan.database, [
+                "--broker", f"mqtt://127.0.0.1:{port}/{PREFIX}"], **self._command)
             stack.callback(self.gateway.kill)
             self.gateway.start()
             self._await_gateway()

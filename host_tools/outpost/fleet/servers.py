@@ -35,18 +35,17 @@ class GatewayError(OutpostError):
 
 
 class Gateway:
-    """`outpost gateway` at a broker on this machine, which may be killed at any moment.
+    """`outpost gateway`, which may be killed at any moment.
 
     What it has committed outlives it, but not a power cut of this machine: nobody waits for the
-    disk. `command` is how to start it, without its options.
+    disk. `broker` are its options about that; `command` is how to start it, without its options.
     """
 
-    def __init__(self, folder: Path, database: Path, port: int,
+    def __init__(self, folder: Path, database: str | Path, broker: Sequence[str],
                  command: Sequence[str] = (sys.executable, "-m", "outpost", "gateway")) -> None:
         self._log = folder / "gateway.log"
-        self._command = [*command, "--database", str(database), "--broker",
-                         f"mqtt://127.0.0.1:{port}/{PREFIX}", "--no-time", "--no-provisioned",
-                         "--volatile", "--json"]
+        self._command = [*command, "--database", str(database), *broker, "--no-time",
+                         "--no-provisioned", "--volatile", "--json"]
         self._process: subprocess.Popen[bytes] | None = None
         self.ready = False
 
@@ -81,11 +80,11 @@ class Gateway:
             assert self._process.stdout is not None
             self._process.stdout.close()
 
-    def stop(self) -> None:
-        """Let it answer what has come, and end."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
+    def stop(self) -> int:
+        """Let it answer what has come, and end; return its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait()
 
 
 class Echo:
