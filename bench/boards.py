@@ -1,6 +1,6 @@
 """What the node costs on an RP2040: boot, a wake's stages, models and their rivals, the ring.
 
-Kind of every figure: measured on emulator (rp2040js at the clock our firmware sets, 125 MHz).
+Kind of every figure: measured on emulator (rp2040js at the clock our firmware sets, 200 MHz).
 Times are instruction times plus typical NOR times for flash operations; the XIP cache and flash
 latency are not modelled, so a real chip is slower where it runs code for the first time.
 `--write` puts what a wake costs into boards/rp2040.toml.
@@ -472,7 +472,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the figures into boards/")
     asked = parser.parse_args()
     table = Table("what", "figure", "", box=SIMPLE_HEAD, title_justify="left",
-                  title="RP2040, measured on emulator (rp2040js 1.4.1, 125 MHz, instruction time)")
+                  title="RP2040, measured on emulator (rp2040js 1.4.1, 200 MHz, instruction time)")
     table.columns[1].justify = "right"
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(table, Path(scratch))

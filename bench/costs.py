@@ -4,7 +4,7 @@ Measures many plans of features and many models of all kinds, fits what `[costs.
 `[costs.infer]` of the board files hold, and prints how far the model is from what was measured, on
 modules that the fit has not seen. `--write` puts the figures into boards/: measured on emulator
 for the RP2040, scaled by the clock (modelled) for the others. Kind of figure: measured on emulator
-(rp2040js, 125 MHz, instruction time; flash latency is not modelled). Builds the RP2040 firmware if
+(rp2040js, 200 MHz, instruction time; flash latency is not modelled). Builds the RP2040 firmware if
 there is none yet.
 """
 
@@ -215,15 +215,16 @@ def show(console: Console, title: str, subjects: list[Subject], listed: int) -> 
 
 def write(section: str, figures: dict[str, float], stated: str) -> None:
     """Put the figures of a section into every board file."""
+    measured_at = boards.load("rp2040").chip["clock"].to("MHz")
     for name in boards.names():
         board = boards.load(name)
         clock = board.chip["clock"].to("MHz")
         kind, scaled = "measured on emulator", ""
         if name != "rp2040":
             kind = "modelled"
-            scaled = f", scaled from the emulated RP2040 by the clock (125/{clock:g})"
+            scaled = f", scaled from the emulated RP2040 by the clock ({measured_at:g}/{clock:g})"
         for key, us in figures.items():
-            ns = 1e3 * us * 125 / clock
+            ns = 1e3 * us * measured_at / clock
             value = round(ns, 1) if ns < 100 else round(ns)
             boards.set_figure(board.file, f"costs.{section}.{key}", value, kind, stated + scaled,
                               "ns" if key == "call" else f"ns/{key}")

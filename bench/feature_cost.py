@@ -1,7 +1,7 @@
 """What each statistic costs on a Cortex-M0+: features() of a motion window, on the real rp2 port.
 
 Prints the table "What they cost" of docs/features.md. Kind of figure: measured on emulator
-(rp2040js, 125 MHz, instruction time; flash latency is not modelled). Builds the RP2040 firmware if
+(rp2040js, 200 MHz, instruction time; flash latency is not modelled). Builds the RP2040 firmware if
 there is none yet.
 """
 
@@ -93,7 +93,7 @@ def main() -> None:
     base = recipe.load(recipe.find("motion"))
     rng = np.random.default_rng(0)
     table = Table("statistics of six channels", "µs a window", box=SIMPLE_HEAD,
-                  title="features() of 64 × 6 samples, call included: emulated RP2040, 125 MHz")
+                  title="features() of 64 × 6 samples, call included: emulated RP2040, 200 MHz")
     table.columns[1].justify = "right"
     with tempfile.TemporaryDirectory() as scratch, emulator.Emulator() as board:
         board.load(uf2=uf2)

@@ -4,7 +4,7 @@ Accuracy is of held-out windows, answered by the module on MicroPython's unix po
 how many freezes were noticed, and false alarms an hour. Bytes are those of the .mpy file for a
 Cortex-M0+, heap is what it holds once imported. Instructions: measured on emulator, QEMU's
 Cortex-M0 (predict() from Python, less an empty call); microseconds: measured on emulator, the
-emulated RP2040 at 125 MHz (predict() from Python, no flash latency). The rivals are made from the
+emulated RP2040 at 200 MHz (predict() from Python, no flash latency). The rivals are made from the
 same fitted forest by the packages themselves: bench/rivals.
 """
 

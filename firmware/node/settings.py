@@ -106,12 +106,17 @@ def broken(given):
             if name in changes:
                 return number(name)
         given = _overlaid(given)
-    for at, (name, _, least, most) in enumerate(RULES):
+    at = 0
+    for name, _, least, most in RULES:
+        at += 1
         if name in given:
             value = given[name]
-            if not allowed(name, value, least, most) or (
-                    name == "gate" and not _fits(value, given)):
-                return at + 1
+            if least is None:
+                if not allowed(name, value, least, most) or (
+                        name == "gate" and not _fits(value, given)):
+                    return at
+            elif type(value) is not int or not least <= value <= most:
+                return at
     return None
 
 

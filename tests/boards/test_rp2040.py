@@ -27,7 +27,7 @@ import errno, gc, time
 from array import array
 from machine import I2C, Pin
 from node.sensor.lsm6dsox import LSM6DSOX
-sensor = LSM6DSOX(I2C(0, sda=Pin(4), scl=Pin(5), freq=1000000), time.sleep_ms)
+sensor = LSM6DSOX(I2C(0, sda=Pin(4), scl=Pin(5), freq=1075000), time.sleep_ms)
 """
 
 
@@ -168,6 +168,50 @@ def test_ctrl_c_keeps_the_flash(image, tmp_path):
     assert (tmp_path / "flash.img").read_bytes()[:4096] == image.image.read_bytes()[:4096]
 
 
+# --- clock and voltage ---
+
+VREG = 0x40064000
+
+
+def test_200_mhz_awake_and_the_voltage_for_it_12_asleep_without(board, image):
+    at_prompt(board)
+    assert board.execute("import machine; print(machine.freq())") == "200000000\n"
+    assert board.core() == (200, 1150)
+    with Emulator(usb=False) as asleep:
+        asleep.load(uf2=image.uf2)
+        asleep.power()
+        asleep.run(30 * SECOND_US)
+        assert asleep.core() == (12, 1100)
+        asleep.ask("hang")  # and it comes back from there
+        assert asleep.run(20 * SECOND_US).reason == "watchdog"
+        asleep.run(10 * SECOND_US)
+        assert asleep.core() == (12, 1100)
+
+
+def test_a_core_without_the_voltage_for_its_clock_fails(board):
+    at_prompt(board)
+    with pytest.raises(EmulatorError, match="200 MHz with the core at 1.10 V"):
+        board.execute(f"import machine; machine.mem32[{VREG}] = 0xB1")
+
+
+def test_the_uart_keeps_its_rate_when_it_has_slept(board):
+    at_prompt(board)
+    took = board.execute("""
+import machine, time
+uart = machine.UART(0, 115200, tx=machine.Pin(0), rx=machine.Pin(1))
+def send():
+    start = time.ticks_us()
+    uart.write(bytes(100))
+    uart.flush()
+    print(time.ticks_diff(time.ticks_us(), start))
+send()
+machine.lightsleep(100)
+send()
+""").split()
+    for us in took:
+        assert int(us) == pytest.approx(100 * 10 / 115200 * SECOND_US, rel=0.1)
+
+
 # --- flash operations ---
 
 FLASH = """
@@ -278,18 +322,29 @@ print(list(window))
     assert len(starts) == 1  # to a rounding of units, and in one place only
 
 
-@pytest.mark.parametrize(("hertz", "cycles"), [(400000, 332), (1000000, 137)])
+@pytest.mark.parametrize(("hertz", "cycles"), [(400000, 526), (1000000, 215), (1075000, 200)])
 def test_the_bus_takes_its_time(board, hertz, cycles):
-    """What pico-sdk makes of `hertz`, spike filter and all: 376 and 912 kHz at 125 MHz."""
+    """What pico-sdk makes of `hertz`, spike filter and all: 380, 930 and 1000 kHz at 200 MHz."""
     at_prompt(board)
-    out = board.execute(SENSOR.replace("1000000", str(hertz)) + """
+    out = board.execute(SENSOR.replace("1075000", str(hertz)) + """
 buf = bytearray(224)
 start = time.ticks_us()
 sensor.i2c.readfrom_mem_into(0x6A, 0x78, buf)
 print(time.ticks_diff(time.ticks_us(), start))
 """)
     bits = 9 * (3 + 224)  # address, register, address, and what is read
-    assert 0 < int(out) - bits * cycles / 125 < 700  # the rest is the call's
+    assert 0 < int(out) - bits * cycles / 200 < 700  # the rest is the call's
+
+
+def test_the_node_talks_to_the_sensor_at_its_fastest(board):
+    at_prompt(board)
+    board.execute("from node.board.rp2 import Board\nhere = Board()")
+    assert board.execute("""
+from machine import mem32
+I2C0 = 0x40044000
+high, low, spikes = (mem32[I2C0 + at] for at in (0x1C, 0x20, 0xA0))
+print(high + spikes + 7 + low + 1)
+""") == "200\n"
 
 
 def test_registers_are_set_as_the_datasheet_has_them(board):

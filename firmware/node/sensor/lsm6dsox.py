@@ -1,6 +1,7 @@
 # ST LSM6DSOX: accelerometer and gyroscope on I2C, read through its FIFO, waking on motion.
 # Registers: ST DS12814; procedures: ST AN5272. Checked against the emulated part: tests/boards.
 
+import time
 from array import array
 
 from micropython import const
@@ -47,8 +48,11 @@ _CLEAR_ON_READ = const(0x40)
 _INTERRUPTS = const(0x80)
 _INT1_WAKE_UP = const(0x20)
 _FINE_THRESHOLD = const(0x10)  # threshold in 1/256 of the range instead of 1/64
-_SLICE = const(32)  # words read at once
-_EMPTY = const(4)  # patience: slices of time without a single new word
+_SLICE = const(64)  # words read at once at most; a power of two
+_BATCH = const(128)  # samples that gather in the FIFO, which holds twice as many
+_LAST = const(8)  # samples left for the end: what is read then keeps the decision waiting
+_EMPTY = const(4)  # patience: waits without a single new word
+_RESET_READS = const(10)  # of CTRL3_C until a reset is over, which takes 50 us
 
 # Tenths of hertz of the codes 1, 2, … in CTRL1_XL and CTRL2_G. An array, because the numbers of a
 # frozen tuple are big integers, and calculating with those allocates.
@@ -68,7 +72,11 @@ class LSM6DSOX:
         self.i2c = i2c
         self.pause_ms = pause_ms
         self._raw = bytearray(_SLICE * WORD)
-        self._views = [memoryview(self._raw)[:words * WORD] for words in range(_SLICE + 1)]
+        self._views = []  # of 1, 2, 4, … words
+        words = 1
+        while words <= _SLICE:
+            self._views.append(memoryview(self._raw)[:words * WORD])
+            words *= 2
         self._status = bytearray(2)
         self._byte = bytearray(1)
         self._g = self._xl = self._period_us = 0
@@ -87,7 +95,9 @@ class LSM6DSOX:
         else:
             raise ValueError("no data rate with %d us between samples" % period_us)
         self._write(CTRL3_C, _SW_RESET)
-        self.pause_ms(1)
+        for _ in range(_RESET_READS):
+            if not self._read(CTRL3_C) & _SW_RESET:
+                break
         self._write(CTRL3_C, _IF_INC | _BDU)
         self._write(CTRL6_C, _XL_LOW_POWER)
         self._write(CTRL7_G, _G_LOW_POWER)
@@ -101,7 +111,7 @@ class LSM6DSOX:
         """Fill `buf`, array('h') of rows of six (acceleration, rotation), with new samples.
 
         After `first` rows `enough()` is asked whether these will do. Returns the rows there are.
-        Sleeps while the FIFO fills, reads it a slice at a time, allocates nothing.
+        Sleeps while the FIFO fills, seldom and for long; allocates nothing.
         """
         rows = len(buf) // 6
         self._placed[0] = self._placed[1] = 0
@@ -121,17 +131,24 @@ class LSM6DSOX:
 
     def _read_up_to(self, goal, buf, rows):
         empty, placed = 0, self._placed
+        counted = time.ticks_ms() + 1  # the FIFO may have been started a moment before
         while placed[0] < goal or placed[1] < goal:
-            left = min(goal - min(placed[0], placed[1]), _SLICE // 2)
-            self.pause_ms(left * self._period_us // 1000 + 1)
+            left = goal - min(placed[0], placed[1])
+            if left > _LAST:
+                left = min(left - _LAST, _BATCH)
+            reading = time.ticks_diff(time.ticks_ms(), counted)
+            self.pause_ms(max(1, left * self._period_us // 1000 - reading))
+            counted = time.ticks_ms()
             words = self._waiting()
             if words == 0:
                 empty += 1
                 if empty == _EMPTY:
                     raise OSError(_ETIMEDOUT)
+            at, size = len(self._views) - 1, _SLICE
             while words > 0:
-                size = min(words, _SLICE)
-                self.i2c.readfrom_mem_into(ADDRESS, FIFO_TAG, self._views[size])
+                while size > words:
+                    at, size = at - 1, size // 2
+                self.i2c.readfrom_mem_into(ADDRESS, FIFO_TAG, self._views[at])
                 place(self._raw, size, buf, rows, placed)
                 words -= size
 

@@ -149,6 +149,11 @@ class Emulator:
         """Return the eight scratch registers of the watchdog; [] without power."""
         return self.ask("scratch")["words"]
 
+    def core(self) -> tuple[float, int]:
+        """Return the core's clock in MHz and its voltage in mV."""
+        answer = self.ask("core")
+        return answer["mhz"], answer["mv"]
+
     def windows(self) -> list[tuple[float, list[list[int]]]]:
         """Return what was read from the sensor's FIFO since the last call.
 

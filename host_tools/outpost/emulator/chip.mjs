@@ -20,6 +20,12 @@ const RAM_BYTES = 264 * 1024;
 const ADC_FULL = 4095;
 const ADC_REFERENCE_MV = 3300;
 const SLEEPDEEP = 4;
+// RP2040 datasheet, 2.15.3: what clk_sys may be at the core's voltage; pico-sdk gives the regulator
+// a millisecond.
+const CLK_SYS_HZ = { default: 133e6, raised: 200e6 };
+const VSEL = { default: 11, raised: 12 }; // 1.10 V, 1.15 V
+const VREG_ON = 1;
+const VREG_NS = 1e6;
 
 /** Small fast generator (mulberry32), so that a seed names one torn write for ever. */
 export function random(seed) {
@@ -125,6 +131,8 @@ export class Board {
   /** Power up: cold boot of everything. */
   powerOn() {
     this.sensor.powerOn();
+    this.vsel = VSEL.default;
+    this.vselAt = this.now();
     this.boot([], 0);
   }
 
@@ -153,6 +161,7 @@ export class Board {
     this.hookFlash(chip);
     this.hookCore(chip);
     this.hookWatchdog(chip, scratch, reason);
+    this.hookRegulator(chip);
     chip.peripherals[0x40060].readUint32 = (offset) => ( // ROSC: RANDOMBIT, else STATUS
       offset === 0x1c ? +(this.noise() < 0.5) : 0x81001000);
     this.hung = false;
@@ -175,8 +184,12 @@ export class Board {
     for (const [pin, level] of this.levels) chip.gpio[pin].setInputValue(!!level);
     chip.core.PC = 0x10000000; // the image's second boot stage; the bootrom's own is skipped
     clock.core = chip.core;
+    chip.updateClocks(); // the ring oscillator's, until the firmware has set others
     clock.skip(0, 1e9 / chip.clkSys);
-    chip.addClockListener((hertz) => clock.skip(0, 1e9 / hertz));
+    chip.addClockListener((hertz) => {
+      clock.skip(0, 1e9 / hertz);
+      this.checkVoltage();
+    });
   }
 
   /** ADC counts: VSYS/3 on channel 3 (Pico schematic), the diode on channel 4 (RP2040, 4.9.5). */
@@ -315,6 +328,35 @@ export class Board {
       this.halt = 'watchdog';
     };
     this.watchdog = watchdog;
+  }
+
+  // VREG, which only losing power resets (RP2040 datasheet, 2.10.6).
+  hookRegulator(chip) {
+    const regulator = chip.peripherals[0x40064];
+    regulator.readUint32 = (offset) => (offset ? 0 : this.vsel << 4 | VREG_ON);
+    regulator.writeUint32 = (offset, value) => {
+      if (offset) return;
+      const vsel = value >> 4 & 15;
+      if (vsel > this.vsel) this.vselAt = this.now();
+      this.vsel = vsel;
+      this.checkVoltage();
+    };
+  }
+
+  get core_mv() {
+    return 550 + 50 * this.vsel;
+  }
+
+  /** A chip would fail now and then; here it does at once. */
+  checkVoltage() {
+    const hertz = this.chip.clkSys;
+    const since_ns = this.now() - this.vselAt;
+    const most = this.vsel >= VSEL.raised && since_ns >= VREG_NS ? CLK_SYS_HZ.raised
+      : CLK_SYS_HZ.default;
+    if (hertz > most) {
+      throw new Error(`${hertz / 1e6} MHz with the core at ${(this.core_mv / 1000).toFixed(2)} V`
+        + ` for ${Math.round(since_ns / 1e3)} us`);
+    }
   }
 
   // A read of the OUT endpoint is answered when there is data, not with an endless row of empty

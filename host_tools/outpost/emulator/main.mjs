@@ -104,6 +104,8 @@ const verbs = {
   hang() { board.hung = true; },
   /** The watchdog's scratch registers, which survive resets and where the node leaves figures. */
   scratch() { return { words: board.on ? Array.from(board.watchdog.scratchData) : [] }; },
+  /** What the core runs at. */
+  core() { return { mhz: board.chip.clkSys / 1e6, mv: board.core_mv }; },
   log({ on }) { board.log = on; },
   operations() { return { log: board.operationLog.splice(0) }; },
   /** Play int16 rows from `file` in front of the sensor, from `at_us` for `for_us`, repeating. */
