@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -253,6 +254,7 @@ def test_two_workers_share_the_work(database, mosquitto, tmp_path):
 # --- the node's own code, over links that fail ---
 
 NODE = """
+import sys
 from node.board import Common, Late
 from node.settings import Settings
 from node.state import State
@@ -300,16 +302,26 @@ COUNT = 200
 
 
 @pytest.fixture
-def node(micropython, tmp_path):
-    """A function that lets a node on MicroPython report to `port`; returns what came of it."""
-    def run(port: int, patience_ms: int = 2000, count: int = COUNT) -> list[str]:
+def born(micropython, tmp_path):
+    """A function that starts a node on MicroPython, which reports to `port`."""
+    def start(port: int, patience_ms: int = 2000, count: int = COUNT) -> subprocess.Popen[str]:
         (tmp_path / "reports.py").write_text(NODE)
-        done = subprocess.run(
+        return subprocess.Popen(
             [micropython, tmp_path / "reports.py", str(port), str(patience_ms), KEY.hex(),
-             str(count)], capture_output=True, text=True, timeout=120, check=False,
+             str(count)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={"MICROPYPATH": f"{FIRMWARE}:{LIB}:.frozen"})
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.split()
+
+    return start
+
+
+@pytest.fixture
+def node(born):
+    """A function that lets a node report to `port`; returns what came of it."""
+    def run(*how: int) -> list[str]:
+        with born(*how) as process:
+            said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        return said.split()
 
     return run
 
@@ -431,6 +443,27 @@ def test_a_slow_link_in_crumbs(kind, tmp_path, request, node):
     with broker_and_gateway(kind, database, request) as where, \
             Proxy(where.port, manner) as proxy:
         assert node(proxy.port, 10_000) == ["done", "0"]
+    check_rows(database)
+
+
+@BROKERS
+def test_a_node_killed_at_any_moment(kind, tmp_path, request, born, node):
+    """kill -9 once so many bytes have passed, either way; what it has is in its flash."""
+    database = enrolled(tmp_path / "gateway.db", {1: KEY})
+    with broker_and_gateway(kind, database, request) as where:
+        for alive in (0, 20, 60, 110, 200, 400, 800, 1600, 3200):
+            passed, begun = [], threading.Event()
+
+            def manner(name: str, data: bytes, alive=alive, passed=passed, begun=begun):
+                passed.append(len(data))
+                if sum(passed) > alive and begun.wait(60):
+                    process.kill()
+                return data
+
+            with Proxy(where.port, manner) as proxy, born(proxy.port) as process:
+                begun.set()
+                assert process.wait(60) == -signal.SIGKILL, alive
+        assert node(where.port) == ["done", "0"]
     check_rows(database)
 
 

@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
 
     def end(self, why: str) -> None:
         """Cut the connection."""
-        log.info("%s: %s", self._name or self.transport.get_extra_info("peername"), why)
+        log.info("%r: %s", self._name or self.transport.get_extra_info("peername"), why)
         self._over = True
         self.transport.abort()
 
@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
         qos = min(message.qos, granted)
         if self._clogged or self._waiting > ROOM or (qos and len(self._flying) >= FLYING):
             if not self._slow:
-                log.warning("%s is too slow for what is sent to it", self._name)
+                log.warning("%r is too slow for what is sent to it", self._name)
                 self._slow = True
             self._broker.dropped += 1
             return

@@ -105,11 +105,12 @@ def message(first: int, body: bytes) -> tuple[Message, bytes]:
 
 def subscriptions(body: bytes) -> list[tuple[str, int]]:
     """Read what a SUBSCRIBE asks for, after its identifier: (filter, QoS)."""
-    found, at = [], 2
+    found: list[tuple[str, int]] = []
+    at = 2
     while at < len(body) or not found:  # [3.8.3-3]
         topic, at = _text(body, at)
         if at == len(body) or body[at] > 2:
-            raise PacketError("a subscription without QoS")  # [3-8.3-4]
+            raise PacketError("a subscription without QoS")  # [3.8.3-4]
         found.append((topic, body[at]))
         at += 1
     return found
@@ -117,7 +118,8 @@ def subscriptions(body: bytes) -> list[tuple[str, int]]:
 
 def unsubscriptions(body: bytes) -> list[str]:
     """Read what an UNSUBSCRIBE asks for, after its identifier."""
-    found, at = [], 2
+    found: list[str] = []
+    at = 2
     while at < len(body) or not found:  # [3.10.3-2]
         topic, at = _text(body, at)
         found.append(topic)
