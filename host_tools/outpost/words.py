@@ -1,10 +1,11 @@
 """What nodes say in numbers, in words: modes, lanes, phases, faults, events."""
 
 import errno
+import struct
 from collections.abc import Sequence
 
 import outpost.device  # noqa: F401  # firmware/ on the path
-from node import modes, record
+from node import modes, record, settings
 from outpost.boards import STAGES
 
 MODES = {modes.FULL: "FULL", modes.DEGRADED: "DEGRADED", modes.CRITICAL: "CRITICAL",
@@ -69,9 +70,40 @@ def event(reason: int, detail: int, value: int, classes: Sequence[str] = ()) -> 
     return FAULTS[reason] + _detail(reason, detail)
 
 
+def setting(payload: bytes) -> str:
+    """Return what a SETTING record says became of a change."""
+    what, which, _ = struct.unpack_from(record.SETTING_FORMAT, payload)
+    value = payload[struct.calcsize(record.SETTING_FORMAT):].decode(errors="replace")
+    name = setting_name(which)
+    match what:
+        case record.REFUSED:
+            return f"change refused: {name}" + (f" = {value}" if which and value else "")
+        case record.GATEWAY_LOST:
+            return f"{name} = {value or 'as flashed'} of the gateway lost to a later change here"
+        case record.NODE_LOST:
+            return f"{name} = {value or 'as flashed'} lost to a later change of the gateway"
+        case record.UNDONE:
+            return f"changes undone: {refusal(int(value) if value.isdecimal() else 255)}"
+    return f"change of {name}: {what}"
+
+
+def setting_name(number: int) -> str:
+    """Return the name of a setting by its number in docs/wake.md; 0 is the document."""
+    if not 0 < number <= len(settings.RULES):
+        return f"setting {number}" if number else "the document"
+    return str(settings.called(number))
+
+
+def clock(payload: bytes) -> str:
+    """Return what a CLOCK record says."""
+    _, by_s, _ = struct.unpack(record.CLOCK_FORMAT, payload)
+    by = f"{abs(by_s)} s" if abs(by_s) < 90 else span(abs(by_s))
+    return f"clock put {'forward' if by_s >= 0 else 'back'} by {by}"
+
+
 def _detail(reason: int, detail: int) -> str:
     if reason == record.BAD_SETTINGS:
-        return f": setting {detail}" if detail else ": the file as a whole"
+        return f": {setting_name(detail)}" if detail else ": the file as a whole"
     if reason == record.MODEL_REFUSED:
         return f": {_MODEL[detail]}" if detail < len(_MODEL) else f": reason {detail}"
     if reason in (record.DEADLINE_MISSED, record.STAGE_FAILED):

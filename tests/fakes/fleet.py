@@ -227,8 +227,8 @@ class Node:
         yield heartbeat.MISSES, pack("<H", 0)
         yield heartbeat.POWER, pack("<HbBHI", self._mv(), 21, int(100 * self.soc), self._days(),
                                     WAKE_S)
-        yield heartbeat.MODE, pack("<BBI", self.mode, self.reason, max(0, int(now_s
-                                                                              - self.since_s)))
+        yield heartbeat.MODE, pack("<BBI", self.mode, self.reason,
+                                   max(0, int(now_s - self.since_s)) if self.since_s else 0)
         part = now_s % DAY_S / DAY_S
         yield from heartbeat.pairs(heartbeat.JOULES, [int(1000 * mj * part) for mj in MJ], most)
         yield heartbeat.FAULTS, pack("<H", self.faults)
@@ -239,6 +239,7 @@ class Node:
         yield heartbeat.BYTES, pack("<III", int(40_000 * part), 60_000 - int(40_000 * part),
                                     len(self.queue[3]))
         yield heartbeat.UNLINKED, b"\0"
+        yield from heartbeat.pairs(heartbeat.WORN, [1, 2, 12, 4], most)
         yield heartbeat.CONFIG, pack("<IB", 7, 255)
         yield heartbeat.model(MPY, {"name": "motion", "version": self.version}, self.trial)
         if ask:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -220,6 +221,9 @@ def test_a_nodes_page_tells_its_story(visit, forty, viewport):
     expect(page.locator("#latency figure")).to_have_count(8)
     events = page.locator("#events").inner_text()
     assert "FULL → DEGRADED: no link" in events and "→ still" in events
+    condition = page.locator("#condition").inner_text()
+    assert "timer" in condition and "power on 1" in condition and "version 7" in condition
+    assert "telemetry 12 ×" in condition
     assert "are gone at the node" in page.locator("#gaps").inner_text()
     assert fits(page)
 
@@ -312,11 +316,37 @@ def test_events_in_words():
         "CRITICAL → FULL: the battery is low is over")
     assert words.event(record.SENSOR_SILENT, 19, 1) == "sensor silent: ENODEV"
     assert words.event(record.SENSOR_SILENT, 0, 0) == "sensor silent is over"
-    assert words.event(record.BAD_SETTINGS, 2, 1) == "settings refused: setting 2"
+    assert words.event(record.BAD_SETTINGS, 2, 1) == "settings refused: wake_s"
+    assert words.event(record.BAD_SETTINGS, 99, 1) == "settings refused: setting 99"
     assert words.event(record.MODEL_REFUSED, 9, 1) == "model refused: reason 9"
     assert words.event(record.DEADLINE_MISSED, 3, 1) == "deadline missed: infer"
     assert words.event(record.UPDATE, verdict.TOO_SLOW, 7).endswith("too slow")
     assert words.event(99, 1, 2) == "event 99, detail 1, value 2"
+
+
+def test_what_became_of_settings_commands_and_the_clock_is_told_on_the_nodes_page(visit, tmp_path):
+    database = tmp_path / "gateway.db"
+    node, = fleet.fill(database, 1, days=0.1)
+    event, diagnostic, now = fleet.outbox.EVENT, fleet.outbox.DIAGNOSTIC, time.time()
+    said = {
+        "change refused: wake_s = 1": (record.SETTING, struct.pack("<BBI", 0, 2, 4) + b"1"),
+        "change refused: the document": (record.SETTING, struct.pack("<BBI", 0, 0, 0)),
+        "wake_s = 9 of the gateway lost to a later change here": (
+            record.SETTING, struct.pack("<BBI", 1, 2, 4) + b"9"),
+        "uplink_s = as flashed lost to a later change of the gateway": (
+            record.SETTING, struct.pack("<BBI", 2, 4, 3)),
+        "changes undone: the gateway was not reached any more": (
+            record.SETTING, struct.pack("<BBI", 3, 0, 8) + b"18"),
+        "command 3, identify: done, motion 1": (
+            record.RESULT, struct.pack("<HBB", 3, 6, 0) + b"motion 1"),
+        "a record of kind 8 that is none": (record.SETTING, b"?")}
+    for at, (kind, payload) in enumerate(said.values()):
+        node.put(event, kind, now - 100 + at, payload)
+    node.put(diagnostic, record.CLOCK, now, struct.pack(record.CLOCK_FORMAT, int(now), -7200, 60))
+    Desk(store.connect(database), clock=None).take(list(node.report(now)))
+    page = visit(database, f"/nodes/{node.number}")
+    shown = page.locator("#events").inner_text()
+    assert all(one in shown for one in (*said, "clock put back by 2 h")), shown
 
 
 def test_gaps_are_what_is_missing(tmp_path):

@@ -125,6 +125,9 @@ def test_to_the_same_setting_the_higher_version_wins_and_the_loser_is_told(node,
     with engine.connect() as db:  # and that has come up as well
         rows = store.lane_records(db, NODE, 1, node.box.lanes[1].epoch)
         assert [row.payload[0] for row in rows] == [record.GATEWAY_LOST, record.NODE_LOST]
+        assert [said for _, said in documents.outcomes(db, NODE)] == [
+            "wake_s = 30 lost to a later change of the gateway",
+            "wake_s = 100 of the gateway lost to a later change here"]
 
 
 def test_what_breaks_a_rule_is_refused_with_a_reason_and_not_sent_again(node, engine, monkeypatch):
@@ -262,7 +265,7 @@ def test_the_command_line(tmp_path):
 
     assert said("all", "uplink_s=3600")["changes"] == {"uplink_s": [2, 3600]}
     told = said("7", "wake_s=60", "post=[2, 1]")
-    assert told == {"node": 7, "state": "it has not reported yet", "changes": {
+    assert told == {"node": 7, "state": "it has not reported yet", "lost": [], "changes": {
         "uplink_s": [2, 3600], "wake_s": [4, 60], "post": [4, [2, 1]]}}
     assert said("7", "wake_s=")["changes"]["wake_s"] == [6]
     assert said("7", "wake_s=soon").exit_code == 2

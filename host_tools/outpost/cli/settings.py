@@ -26,7 +26,9 @@ def settings(
 
     The node refuses what it does not take, and tells why; what each setting means: docs/wake.md.
     """
-    from outpost.console import print_json
+    from datetime import UTC, datetime
+
+    from outpost.console import print_json, stdout
     from outpost.gateway import documents, keys, store
 
     number = _number(node)
@@ -39,11 +41,15 @@ def settings(
     with engine.connect() as db:
         shall = documents.load(db, [number])[number]
         has = documents.told(db, number)
+        lost = documents.outcomes(db, number)
     engine.dispose()
     if json:
-        print_json({"node": number, "changes": shall, "state": has})
+        print_json({"node": number, "changes": shall, "state": has, "lost": lost})
     else:
         _show(node, shall, has)
+        for time_s, said in lost:
+            when = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M")
+            stdout.print(f"{when} UTC  {said}", markup=False)
 
 
 def _number(node: str) -> int:

@@ -1,5 +1,6 @@
 """What the page of one node tells, from its records and heartbeats."""
 
+import struct
 from typing import Any
 
 from sqlalchemy import Connection
@@ -9,7 +10,7 @@ from node import record
 from node.outbox import ALERT, DIAGNOSTIC, EVENT, TELEMETRY
 from outpost import words
 from outpost.dashboard import charts, health, models
-from outpost.gateway import views
+from outpost.gateway import commands, views
 
 POINTS = 1500  # of a curve
 DAYS = 60
@@ -43,6 +44,9 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
                                                    DECISIONS) if len(one.payload) == 4]
     events = [one for one in views.newest_records(db, node, spoken, [record.EVENT], POINTS)
               if len(one.payload) >= 3]
+    happened = sorted(events + views.newest_records(
+        db, node, diagnostic + spoken, [record.SETTING, record.RESULT, record.CLOCK], EVENTS),
+        key=lambda one: (one.time_s, one.seq))
     last_s = max((*(one.time_s for one in states), *(one.time_s for one in events)), default=0)
     items = glance.items
     today = items.get("today_uj")
@@ -63,9 +67,8 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
         "decisions": charts.decisions(decided, model.classes) if decided else None,
         "decided": [_decision(one, model) for one in decided[:-LISTED - 1:-1]],
         "events": [{"time_s": one.time_s, "alert": one.lane == ALERT,
-                    "said": words.event(one.payload[0], one.payload[1], one.payload[2],
-                                        model.classes)}
-                   for one in events[:-EVENTS - 1:-1]],
+                    "said": _said(one, model.classes)} for one in happened[:-EVENTS - 1:-1]],
+        "condition": _condition(items),
         "lanes": _lanes(items, lanes), "gaps": _gaps(db, node, lanes),
         "silences": _silences(db, node, glance.heard_at, now_s)}
 
@@ -81,6 +84,42 @@ def model_label(items: dict[str, Any]) -> str:
     if not model.get("name"):
         return ""
     return f"{model['name']} {model['version']}" + (" on trial" if model.get("trial") else "")
+
+
+def _said(one: views.Record, classes: tuple[str, ...]) -> str:
+    """Return what an event, or what became of a setting, a command or the clock, is in words."""
+    try:
+        match one.kind:
+            case record.SETTING:
+                return words.setting(one.payload)
+            case record.RESULT:
+                return commands.told(one.payload)
+            case record.CLOCK:
+                return words.clock(one.payload)
+        return words.event(*one.payload[:3], classes)
+    except struct.error:
+        return f"a record of kind {one.kind} that is none"
+
+
+def _condition(items: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what else the newest heartbeat says: how it woke, and how flash and settings are."""
+    woke = items.get("wakes_by_cause", {})
+    said = [("woken by", ", ".join(f"{words.CAUSES[int(cause)]} {count:,}"
+                                   for cause, count in sorted(woke.items())
+                                   if int(cause) < len(words.CAUSES))),
+            ("deadlines missed", f"{items['misses']:,}" if items.get("misses") else ""),
+            ("uplinks that failed before this", f"{items['unlinked']:,}"
+             if items.get("unlinked") else "")]
+    worn, troubled = items.get("worn", {}), items.get("troubled", {})
+    said += [("sectors of the ring erased", ", ".join(
+        f"{name} {worn[str(at)]:,} ×" for at, name in enumerate(words.LANES) if str(at) in worn)),
+        ("lanes whose flash failed", ", ".join(
+            name for at, name in enumerate(words.LANES) if str(at) in troubled))]
+    if "settings" in items:
+        bad = items.get("settings_problem", 255)
+        said.append(("settings", f"version {items['settings']}" + (
+            "" if bad == 255 else f", refused: {words.setting_name(bad)}")))
+    return [one for one in said if one[1]]
 
 
 def _decision(one: views.Record, model: models.Model) -> dict[str, Any]:

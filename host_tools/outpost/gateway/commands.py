@@ -90,6 +90,15 @@ def heed(db: Connection, batch: Iterable[Records | Part]) -> None:
                     done_at=time.time()))
 
 
+def told(payload: bytes) -> str:
+    """Return what a RESULT record says."""
+    number, code, result = struct.unpack_from(record.RESULT_FORMAT, payload)
+    name = next((name for name, known in NAMES.items() if known == code), str(code))
+    text = payload[struct.calcsize(record.RESULT_FORMAT):].decode(errors="replace")
+    said = f"command {number}, {name}: {RESULTS.get(result, result)}"
+    return f"{said}, {text}" if text else said
+
+
 def history(db: Connection, node: int, most: int = 20) -> Sequence[Any]:
     """Return the rows of the last commands of a node, the newest first."""
     return db.execute(select(store.commands).where(store.commands.c.node == node)

@@ -7,6 +7,7 @@ holds against what is said for all.
 """
 
 import json
+import struct
 import time
 from binascii import crc32
 from collections.abc import Iterable
@@ -14,9 +15,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select, update
 
-from node import document, settings
+from node import document, record, settings
+from node.outbox import EVENT
+from outpost import words
 from outpost.errors import OutpostError
-from outpost.gateway import store
+from outpost.gateway import store, views
 from outpost.gateway.wire import Piece
 from outpost.tables import meant
 
@@ -93,6 +96,14 @@ def told(db: Connection, node: int) -> str:
     if items.get("refused") == wanted:
         return "it has refused them"
     return "it will have them when it reports"
+
+
+def outcomes(db: Connection, node: int, most: int = 8) -> list[tuple[int, str]]:
+    """Return (time_s, words) of the last changes that did not come to be, the newest first."""
+    lanes = [lane for lane in views.node_lanes(db, node) if lane.number == EVENT]
+    found = views.newest_records(db, node, lanes, [record.SETTING], most)
+    return [(one.time_s, words.setting(one.payload)) for one in found[::-1]
+            if len(one.payload) >= struct.calcsize(record.SETTING_FORMAT)]
 
 
 def learn(db: Connection, piece: Piece, now: float) -> None:
