@@ -164,9 +164,9 @@ def test_the_first_node_appears_and_changes_without_a_reload(visit, tmp_path):
     assert page.evaluate("window.mark") == "the same page"
 
 
-def test_five_hundred_nodes_worst_first_sorted_and_filtered(visit, tmp_path):
+def test_five_hundred_nodes_worst_first_sorted_filtered_and_live(visit, tmp_path):
     database = tmp_path / "gateway.db"
-    fleet.fill(database, 500, days=0.6, wakes=1)
+    nodes = fleet.fill(database, 500, days=0.6, wakes=1)
     page = visit(database)
     expect(page.locator("#fleet tbody tr")).to_have_count(500)
     levels = page.eval_on_selector_all("#fleet tbody tr",
@@ -189,6 +189,23 @@ def test_five_hundred_nodes_worst_first_sorted_and_filtered(visit, tmp_path):
     assert 0 < len(silent) < 50 and all("sensor silent" in row[1] for row in silent)
     page.get_by_label("Find").fill("no such node")
     expect(page.locator("#none")).to_be_visible()
+    page.get_by_label("Find").fill("")
+
+    page.evaluate("window.mark = 'the same page'")
+    node, now = nodes[255], time.time()  # one of those that are fine
+    row = page.locator(f"#n{node.number}")
+    expect(row).to_have_class("fine")
+    node.soc = 0.01
+    node.turn(now, fleet.modes.CRITICAL, fleet.modes.BATTERY_LOW)
+    Desk(store.connect(database), clock=None).take(list(node.report(now)))
+    expect(row).to_have_class(re.compile("bad"))
+    expect(row.locator(".battery")).to_have_text("1 %")
+    expect(page.locator("[data-filter=bad]")).to_have_text(
+        f"{levels.count('bad') + 1} in trouble")
+    assert page.evaluate("window.mark") == "the same page"
+    now_found = [int(row[3].removesuffix(" %") or -1) for row in rows(page)]
+    assert len(now_found) == 500 and now_found == sorted(now_found, reverse=True)  # it moved, too
+    assert now_found != found[::-1]
 
 
 def test_the_fleet_on_a_phone(visit, forty):
