@@ -31,12 +31,14 @@ from outpost import (
     data,
     features,
     firmware,
+    image,
     link,
+    program,
     recipe,
     train,
 )
 from outpost.emulator import SECOND_US, Emulator
-from outpost.paths import BUILD, FIRMWARE, NATIVE
+from outpost.paths import BUILD, NATIVE
 from outpost.reference import integer_threshold
 from outpost.world import run as world
 from outpost.world.audit import Image
@@ -246,11 +248,12 @@ machine.mem32[{SCRATCH + 24}] = time.ticks_us() - machine.mem32[{SCRATCH + 20}]
 """
 
 
-def first_decision(table: Table, label: str, uf2: Path, files: dict[str, bytes]
-                   ) -> tuple[int, int]:
+def first_decision(table: Table, label: str, uf2: Path, files: dict[str, bytes],
+                   rom: bytes = b"") -> tuple[int, int]:
     """From power-on over a used ring; return us to the first line of ours, and of its imports."""
     with Emulator(usb=False) as board:
         board.load(uf2=uf2, parts={
+            firmware.FIRMWARE_BYTES: rom,
             firmware.FILES_OFFSET: firmware.files_image(files | {"boot.py": BOOT.encode()})})
         board.power()
         board.run(60 * SECOND_US)  # opens the rings' first sectors
@@ -442,13 +445,14 @@ def measure(table: Table, scratch: Path) -> dict[str, tuple[float, str]]:
         return json.dumps(settings | {"model": settings["model"] | {"crc32": crc32}}).encode()
 
     built_in = with_model(0)
-    files = {path.relative_to(scratch / "files").as_posix(): path.read_bytes()
-             for path in firmware.copy_node(scratch / "files")}
-    files |= {"settings.json": with_model(native.crc32),
-              "models/motion.mpy": (motion.folder / native.file).read_bytes(),
-              "main.py": (FIRMWARE / "main.py").read_bytes()}
+    rp2040 = boards.load("rp2040")
+    files = image.application(rp2040) | {
+        "settings.json": with_model(native.crc32),
+        "models/motion.mpy": (motion.folder / native.file).read_bytes()}
     handed, imports = first_decision(table, "frozen", ours, {"settings.json": built_in})
-    first_decision(table, "as .mpy files", bare, files)
+    first_decision(table, "as .mpy files in a ROMFS", ours, {"settings.json": built_in},
+                   program.romfs(rp2040))
+    first_decision(table, "as .mpy files in littlefs", bare, files)
     table.add_section()
     stages = wakes(table, ours, built_in)
     loading = windows(table, scratch, motion, ours)

@@ -1,6 +1,8 @@
-// Outpost on a Raspberry Pi Pico. The flash map is boards/rp2040.toml: 640 KB of firmware, then
-// what rp2.Flash() reaches: 256 KB of files and 1152 KB of ring.
+// Outpost on a Raspberry Pi Pico. The flash map is boards/rp2040.toml: 512 KB of firmware, 128 KB
+// for a program of .mpy files that goes before the frozen one, then what rp2.Flash() reaches: 256 KB
+// of files and 1152 KB of ring.
 #define MICROPY_HW_BOARD_NAME          "Outpost RP2040"
+#define MICROPY_HW_ROMFS_BYTES         (128 * 1024)
 #define MICROPY_HW_FLASH_STORAGE_BYTES (1408 * 1024)
 
 // One core is enough, and with the other asleep a flash operation need not stop it first.

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from outpost.errors import OutpostError
 from outpost.image import littlefs, read_littlefs
-from outpost.paths import BOARDS, BUILD, FIRMWARE, NATIVE, ROOT
+from outpost.paths import BOARDS, BUILD, NATIVE, ROOT
 from outpost.toolchain import make, rp2, unix
 
 BOARD = "rp2040"
 FLASH_BASE = 0x10000000
-FIRMWARE_BYTES = 640 * 1024  # up to where rp2.Flash() begins: boards/rp2040.toml
-FILES_OFFSET = FIRMWARE_BYTES
+FIRMWARE_BYTES = 512 * 1024  # up to the program beside it: boards/rp2040.toml
+PROGRAM_BYTES = 128 * 1024
+FILES_OFFSET = FIRMWARE_BYTES + PROGRAM_BYTES
 FILES_BYTES = 256 * 1024
 EPOCH = "1744675200"  # the day MicroPython 1.25.0 was released, for the banner
 STEP = re.compile(r"^\[\d+/\d+\] .*?([\w.-]+)$")
@@ -72,7 +73,9 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     manifest = BOARDS / BOARD / ("manifest.py" if frozen else "manifest-bare.py")
-    manifests = [path.read_text() for path in (manifest, BOARDS / "node.py")]
+    definition = [path.read_text() for path in (BOARDS / "node.py",
+                                                *sorted((BOARDS / BOARD).glob("m*")))
+                  if path.is_file()]
     # of several that fit, the last counts
     maps = " ".join(f"-ffile-prefix-map={path}={name}" for path, name in
                     ((ROOT, "outpost"), (tools.source, "micropython"), (out, "firmware")))
@@ -94,9 +97,9 @@ def build(models: list[Path] = (), frozen: bool = True, out: Path | None = None)
         units = [_unit(model, out / "models" / model.name) for model in models]
         options += [f"-DUSER_C_MODULES={NATIVE / 'micropython.cmake'}",
                     f"-DOUTPOST_UNITS={';'.join(map(str, units))}"]
-    # ninja doesn't look into manifests
+    # ninja sees no change of a manifest, and not all that follows from one of mpconfigboard.h
     key = hashlib.sha256("\n".join(
-        [*prefix, *options, str(tools.source), *manifests]).encode()).hexdigest()
+        [*prefix, *options, str(tools.source), *definition]).encode()).hexdigest()
     stamp = work / "outpost-stamp"
     if not stamp.is_file() or stamp.read_text() != key:
         shutil.rmtree(work)
@@ -145,7 +148,7 @@ def _publish(tools: rp2.Toolchain, work: Path, out: Path) -> Firmware:
     size = image.stat().st_size
     if size > FIRMWARE_BYTES:
         raise FirmwareError(f"the firmware has {size} bytes, {size - FIRMWARE_BYTES} more than "
-                            f"the {FIRMWARE_BYTES} before the files in flash: leave a model out, "
+                            f"the {FIRMWARE_BYTES} that the flash map has: leave a model out, "
                             f"or move the map in boards/{BOARD}.toml and mpconfigboard.h")
     subprocess.run([sys.executable, tools.source / "tools/uf2conv.py", "-c", "-f", "RP2040",
                     "-b", hex(FLASH_BASE), "-o", work / "firmware.uf2", image],
@@ -186,18 +189,6 @@ def account(path: Path) -> tuple[dict[str, int], int]:
         name = next((name for name, parts in ORIGINS if any(p in origin for p in parts)), "other")
         sizes[name] += size
     return dict(sorted(sizes.items(), key=lambda item: -item[1])), ram
-
-
-def copy_node(folder: Path) -> list[Path]:
-    """Compile the node's Python to `.mpy` files under `folder`, as they go on the file system."""
-    written = []
-    for source in sorted((FIRMWARE / "node").rglob("*.py")):
-        target = folder / source.relative_to(FIRMWARE).with_suffix(".mpy")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([unix.mpy_cross(), "-march=armv6m", "-O3", "-s",
-                        str(source.relative_to(FIRMWARE)), "-o", target, source], check=True)
-        written.append(target)
-    return written
 
 
 def files_image(files: dict[str, bytes]) -> bytes:

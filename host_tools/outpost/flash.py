@@ -19,7 +19,7 @@ from outpost import boards, build, esp32, firmware, image, package, power, provi
 from outpost.boards import Board
 from outpost.console import console, steps
 from outpost.errors import OutpostError
-from outpost.image import BLANK, Region
+from outpost.image import BLANK, SECTOR, Region
 from outpost.paths import BUILD
 from outpost.repl import Repl, find_port, ports
 from outpost.tables import meant
@@ -50,8 +50,9 @@ print(hexlify(digest.digest()).decode())
 
 
 ERASE = """
-import os, rp2
+import os, rp2, vfs
 os.umount("/")
+vfs.rom_ioctl(2, 0).ioctl(6, 0)
 device = rp2.Flash()
 for i in range(device.ioctl(4, 0)):
     device.ioctl(6, i)
@@ -260,6 +261,8 @@ def _rp2040(board: Board, options: Options, dry: bool) -> tuple[Plan, dict[str, 
     hardware = _unique_id(port) if port and not dry else ""
     node = provision.choose(board.name, hardware, options.node)
     regions = [Region("firmware", offset, data) for offset, data in code]
+    # A program beside the firmware would go before what is frozen.
+    regions.append(Region("program", where["program"].offset, BLANK * SECTOR))
     regions.append(Region("littlefs", where["littlefs"].offset,
                           files(board, options.model, node, options.network, ours,
                                 options.battery, options.phases)))

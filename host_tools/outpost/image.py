@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from littlefs import LittleFS, LittleFSError
+from mpremote.romfs import VfsRomWriter
 
 from outpost import bytecode, power
 from outpost.boards import STAGES, Battery, Board
@@ -145,6 +146,27 @@ def read_littlefs(image: bytes) -> dict[str, bytes]:
                 for top, _, names in disk.walk("/") for name in names}
     except LittleFSError as error:
         raise ImageError(f"no littlefs in these {len(image):,} bytes ({error})") from error
+
+
+def romfs(files: dict[str, bytes]) -> bytes:
+    """Return a ROMFS image that holds `files`, {path: content}: MicroPython reads it in place."""
+    writer = VfsRomWriter()
+
+    def fill(files: dict[str, bytes]) -> None:
+        folders: dict[str, dict[str, bytes]] = {}
+        for name, content in sorted(files.items()):
+            first, _, rest = name.partition("/")
+            if rest:
+                folders.setdefault(first, {})[rest] = content
+            else:
+                writer.mkfile(first, content)
+        for folder, inside in folders.items():
+            writer.opendir(folder)
+            fill(inside)
+            writer.closedir()
+
+    fill(files)
+    return bytes(writer.finalise())
 
 
 # --- ESP32's partition table ---

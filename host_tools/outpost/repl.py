@@ -64,12 +64,19 @@ class Repl:
                  say: Callable[[str], None] = lambda text: None) -> None:
         self.port = port
         self._transport = self._catch(wait_s, say)
+        self._enter(soft_reset=False)
+
+    def _enter(self, soft_reset: bool) -> None:
         try:
-            self._transport.enter_raw_repl(soft_reset=False)
+            self._transport.enter_raw_repl(soft_reset=soft_reset)
         except (TransportError, SerialException, OSError) as error:
             self._transport.close()
-            raise ReplError(f"{port}: MicroPython answers, but gives no raw REPL: {error}. Reset "
-                            "the board and try again") from error
+            raise ReplError(f"{self.port}: MicroPython answers, but gives no raw REPL: {error}. "
+                            "Reset the board and try again") from error
+
+    def reset(self) -> None:
+        """Start MicroPython anew, without main.py: nothing of the node is imported then."""
+        self._enter(soft_reset=True)
 
     def __enter__(self) -> Self:
         return self

@@ -12,11 +12,24 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from outpost import boards, build, data, flash, image, profile, provision, pull, push, recipe
-from outpost.emulator import Emulator
+from outpost import (
+    boards,
+    build,
+    data,
+    flash,
+    image,
+    profile,
+    program,
+    provision,
+    pull,
+    push,
+    recipe,
+)
+from outpost.emulator import Emulator, EmulatorError
 from outpost.errors import OutpostError
 from outpost.gateway import store
 from outpost.repl import Repl
+from outpost.toolchain import unix
 
 SECOND_US = 1_000_000
 EMULATED = 20  # emulated seconds in one of the wall, at most
@@ -66,7 +79,8 @@ def flashed(desk):
 
 def test_the_uf2_boots_into_a_node_that_is_well(flashed):
     plan, told = flashed
-    assert [region.name for region in plan.regions] == ["firmware", "littlefs"]
+    assert [region.name for region in plan.regions] == [
+        "firmware", "program", "littlefs"]
     assert told["well"] and told["node"] == plan.node.number and told["model"] == "motion"
     assert told["micropython"] == "v1.25.0" and told["heap_free"] > 100_000
     assert any("8 golden windows right" in line for line in told["tests"])
@@ -92,8 +106,75 @@ def test_a_second_uf2_keeps_the_ring(flashed, desk):
         board.load(image=desk / "flash.img", parts={region.offset: b"records" * 100})
         board.load(uf2=desk / "again.uf2")
         assert board.peek(region.offset, 700) == b"records" * 100
-        assert board.peek(0xA0000, 0x40000) == again.regions[1].data
-    assert again.regions[1].data == flashed[0].regions[1].data  # the same node, the same bytes
+        assert board.peek(0xA0000, 0x40000) == again.regions[2].data
+    assert again.regions[2].data == flashed[0].regions[2].data  # the same node, the same bytes
+
+
+def test_the_program_alone_is_replaced_until_the_next_uf2(flashed, desk):
+    rp2040 = boards.load("rp2040")
+    with running(image=desk / "flash.img") as (board, port):
+        program.write(rp2040, port)
+        with Repl(port) as repl:
+            told = repl.run("import node\nfrom node import cycle\nprint(cycle.__file__)\n"
+                            "print(node.selftest())").splitlines()
+        board.save(desk / "programmed.img")
+    assert told[0] == "/rom/node/cycle.mpy" and told[-1] == "True"
+    with Emulator() as board:
+        board.load(image=desk / "programmed.img", uf2=flashed[1]["uf2"])
+        board.power()
+        board.boot()
+        assert board.execute("import node\nprint(node.__file__)") == "node/__init__.py\n"
+
+
+class Wire:
+    """A Repl on a board that stands still between two calls."""
+
+    board = None
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def reset(self):
+        self.board.send(b"\r\x03\x03\x01")
+        self.board._await(b"to exit\r\n>", SECOND_US)
+        self.board.send(b"\x04")
+        self.board._await(b"to exit\r\n>", 5 * SECOND_US)
+
+    def run(self, code):
+        return self.board.execute(code)
+
+
+def test_a_program_that_was_cut_off_does_not_run(flashed, desk, monkeypatch):
+    # One that tells what it is, in three sectors.
+    (desk / "node.py").write_text("PROGRAM = 7\n")
+    subprocess.run([unix.mpy_cross(), desk / "node.py"], check=True)
+    small = image.romfs({"node/__init__.mpy": (desk / "node.mpy").read_bytes(),
+                         "node/rest": bytes(range(256)) * 40})
+    monkeypatch.setattr(program, "romfs", lambda board: small)
+    monkeypatch.setattr(program, "Repl", Wire)
+    what = "import node\nprint(getattr(node, 'PROGRAM', node.__file__))"
+    with Emulator() as board:
+        Wire.board = board
+        board.load(image=desk / "flash.img")
+        board.power()
+        board.boot()
+        before = board.status().operations
+        program.write(boards.load("rp2040"), "wire")
+        last = board.status().operations - before
+        assert last == 3 + 48 + 1 and board.execute(what) == "7\n"
+        for after, keep in ((1, 2000), (2, 3), (20, 100), (last - 1, 255), (last, 2)):
+            board.cut(after, keep)
+            with pytest.raises(EmulatorError, match="power"):
+                program.write(boards.load("rp2040"), "wire")
+            board.power(after_us=SECOND_US)
+            board.boot()
+            assert board.execute(what) == "node/__init__.py\n", (after, keep)
 
 
 def test_profile_tells_what_it_costs(flashed, desk):

@@ -21,6 +21,7 @@ SECTOR = 4096
 MAP = boards.load("rp2040")
 RING = MAP.flash.region("ring")
 FILES = MAP.flash.region("littlefs")
+PROGRAM = MAP.flash.region("program")
 
 SENSOR = """
 import errno, gc, time
@@ -74,14 +75,17 @@ def test_map_accounts_for_the_image(image):
 
 def test_every_file_tells_the_same_flash_map():
     config = (BOARDS / "rp2040/mpconfigboard.h").read_text()
-    storage = int(re.search(r"STORAGE_BYTES \((\d+) \* 1024\)", config)[1]) * 1024
+    storage, rom = (int(re.search(rf"{name}_BYTES +\((\d+) \* 1024\)", config)[1]) * 1024
+                    for name in ("STORAGE", "ROMFS"))
     boot = dict(re.findall(r"^(\w+) = (\w+)$", (BOARDS / "rp2040/modules/_boot.py").read_text(),
                            re.MULTILINE))
     code = (FIRMWARE / "node/board/rp2.py").read_text()
     const = {name: int(value, 0) for name, value in re.findall(r"^(\w+) = const\((\w+)\)", code,
                                                                re.MULTILINE)}
     start = int(MAP.flash.size.to("B")) - storage
-    assert start == FILES.offset == firmware.FILES_OFFSET == firmware.FIRMWARE_BYTES
+    assert start == FILES.offset == firmware.FILES_OFFSET
+    assert (start - rom, rom) == (PROGRAM.offset, PROGRAM.size)
+    assert (PROGRAM.offset, PROGRAM.size) == (firmware.FIRMWARE_BYTES, firmware.PROGRAM_BYTES)
     assert (int(boot["FILES_START"], 0), int(boot["FILES_SIZE"], 0)) == (0, FILES.size)
     assert (start + const["RING_START"], const["RING_SIZE"]) == (RING.offset, RING.size)
     assert FILES.size == firmware.FILES_BYTES

@@ -19,7 +19,19 @@ import pytest
 from fakes import micropython_image
 from fakes.esp_rom import EspRom
 
-from outpost import boards, esp32, flash, image, package, profile, provision, pull, recipe, repl
+from outpost import (
+    boards,
+    esp32,
+    flash,
+    image,
+    package,
+    profile,
+    program,
+    provision,
+    pull,
+    recipe,
+    repl,
+)
 from outpost.console import print_json
 from outpost.errors import OutpostError
 from outpost.gateway import store
@@ -448,3 +460,8 @@ def test_the_port_is_found_if_there_is_one_board(monkeypatch, attached, words):
     else:
         with pytest.raises(ReplError, match=words):
             repl.find_port_of("esp32")
+
+
+def test_a_board_without_room_for_a_program_is_flashed_whole():
+    with pytest.raises(OutpostError, match=r"among its files: .* outpost flash --board esp32$"):
+        program.write(boards.load("esp32"))

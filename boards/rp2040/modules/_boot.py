@@ -21,7 +21,8 @@ def settle():
     for name in ("array", "binascii", "errno", "hashlib", "json", "machine", "os", "select",
                  "struct", "time"):
         sys.modules[name] = __import__(name)
-    sys.path[:] = (".frozen", "", "/lib")
+    rom = ["/rom"] if "/rom" in sys.path else []  # a program beside the frozen one goes before it
+    sys.path[:] = rom + [".frozen", "", "/lib"]
 
 
 def blank(device):

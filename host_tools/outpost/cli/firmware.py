@@ -47,7 +47,7 @@ def firmware(
         table.add_row(name, f"{size:,}")
     table.add_section()
     table.add_row("image", f"{built.flash_bytes:,}")
-    table.add_row("room before the files", f"{image.FIRMWARE_BYTES - built.flash_bytes:,}")
+    table.add_row("room for more", f"{image.FIRMWARE_BYTES - built.flash_bytes:,}")
     table.add_row("static RAM", f"{built.ram_bytes:,}")
     stdout.print(table)
     stdout.print(f"SHA-256 of the image {built.sha256}\n{built.uf2}", soft_wrap=True)

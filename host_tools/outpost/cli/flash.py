@@ -35,12 +35,26 @@ def flash(
     phase_pins: Annotated[bool, typer.Option(
         "--phase-pins", help="the board's phase pins are high in their stages, for a power "
                              "profiler: docs/power.md")] = False,
+    program: Annotated[bool, typer.Option(
+        "--program", help="the node's Python only, which goes before what the firmware has of it "
+                          "(RP2040, by its serial port)")] = False,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON")] = False,
 ) -> None:
     """Build what a node needs, write it, read it back, and have the node test itself."""
     from outpost import flash as flashing
-    from outpost.console import print_json
+    from outpost.console import print_json, stdout
 
+    if program:
+        from outpost import boards
+        from outpost import program as programs
+
+        size = programs.write(boards.load(board), port)
+        if json:
+            print_json({"program": size})
+        else:
+            stdout.print(f"{size:,} bytes of the node's Python run from the next reset on. "
+                         "Flashed without --program, the firmware's own come back", soft_wrap=True)
+        return
     plan, told = flashing.run(flashing.Options(board, port, model, image, node, network,
                                                battery, wipe, baud, not no_stub, phase_pins),
                                 dry_run)
