@@ -30,6 +30,8 @@ class Desk:
         self._engine = engine
         self._keys = keys or Keys(engine)
         self._clock = clock
+        # While PostgreSQL stores what one has read, another reads; SQLite has one writer.
+        self.hands = 2 if engine.dialect.name == "postgresql" else 1
         self.refused: Counter[str] = Counter()  # frames, by reason
         self.taken = 0  # frames
         self.records = 0  # in them

@@ -38,6 +38,11 @@ class Service:
 
     async def run(self) -> None:
         """Take frames and answer them. A failing database is tried again; nodes ask again."""
+        async with asyncio.TaskGroup() as hands:
+            for _ in range(self.desk.hands):
+                hands.create_task(self._work())
+
+    async def _work(self) -> None:
         while True:
             batch = [await self._queue.get()]
             await asyncio.sleep(GATHER_S)

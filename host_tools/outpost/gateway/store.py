@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ from sqlalchemy import (
     inspect,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -205,6 +205,7 @@ documents = Table(
 BINARY = {BigInteger: "int8", Integer: "int4", Double: "float8", LargeBinary: "bytea",
           Text: "text", Boolean: "bool"}
 
+ROWS_AT_ONCE = 100  # in one of SQLite's statements
 KEYS_AT_ONCE = 200  # identities in one query
 CHAIN = 1000  # records of a chain followed in one query
 
@@ -309,10 +310,17 @@ def insert_rows(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -
         db.exec_driver_sql(f"INSERT INTO {table.name} ({names}) SELECT {names} "
                            f"FROM {_copied(db, table, rows)} ON CONFLICT DO NOTHING")
     else:
-        marks = ", ".join("?" * len(table.columns))
+        # a hundred in a statement take two thirds of the time, and leave the interpreter to others
+        marks = f"({', '.join('?' * len(table.columns))})"
+        whole = len(rows) - len(rows) % ROWS_AT_ONCE
         with closing(db.connection.cursor()) as cursor:
-            cursor.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks}) "
-                               "ON CONFLICT DO NOTHING", rows)
+            for at in range(0, whole, ROWS_AT_ONCE):
+                cursor.execute(
+                    f"INSERT INTO {table.name} ({names}) "
+                    f"VALUES {', '.join([marks] * ROWS_AT_ONCE)} ON CONFLICT DO NOTHING",
+                    list(chain.from_iterable(rows[at:at + ROWS_AT_ONCE])))
+            cursor.executemany(f"INSERT INTO {table.name} ({names}) VALUES {marks} "
+                               "ON CONFLICT DO NOTHING", rows[whole:])
 
 
 def insert_new(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -371,10 +379,11 @@ def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
     for one in found:
         lane = _lane(one)
         head, reach = heads[lane]
+        node, number, epoch = lane
         rows = new if one.records[0][0] > reach else other
         prev = one.after
         for seq, kind, time_s, payload in one.records:
-            rows.append((*lane, seq, prev, kind, time_s, payload, now))
+            rows.append((node, number, epoch, seq, prev, kind, time_s, payload, now))
             prev = seq
         if one.floor:
             head = max(head, one.after)
@@ -436,23 +445,24 @@ def _lock(db: Connection, wanted: set[Lane], now: float) -> dict[Lane, tuple[int
     In one order, so that two workers don't wait for each other.
     """
     rows = [(*lane, 0, 0, now) for lane in sorted(wanted)]
-    if db.dialect.name == "postgresql":
-        # which would look through all lanes for a long list of them
-        new = _copied(db, lanes, rows)
-        look = partial(db.exec_driver_sql, (
-            f"SELECT node, lane, epoch, lanes.head, lanes.reach FROM {new} "
-            "JOIN lanes USING (node, lane, epoch) ORDER BY node, lane, epoch FOR UPDATE OF lanes"))
-        locked = look().all()
-        if len(locked) < len(rows):
-            db.exec_driver_sql(f"INSERT INTO lanes ({_names(lanes)}) SELECT {_names(lanes)} "
-                               f"FROM {new} ORDER BY node, lane, epoch ON CONFLICT DO NOTHING")
-            locked = look().all()
-    else:
-        insert_rows(db, lanes, rows)
-        locked = [row for some in lots(sorted(wanted)) for row in db.execute(
-            select(lanes.c.node, lanes.c.lane, lanes.c.epoch, lanes.c.head, lanes.c.reach)
-            .where(tuple_(lanes.c.node, lanes.c.lane, lanes.c.epoch).in_(some)))]
+    locked = _look(db, rows)
+    if len(locked) < len(rows):
+        insert_rows(db, lanes, rows)  # in their order, too
+        locked = _look(db, rows)
     return {(node, lane, epoch): (head, reach) for node, lane, epoch, head, reach in locked}
+
+
+def _look(db: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+    """Return (node, lane, epoch, head, reach) of those rows of `lanes` that there are."""
+    if db.dialect.name == "postgresql":  # which would look through all lanes for a long list
+        return db.exec_driver_sql(
+            f"SELECT node, lane, epoch, lanes.head, lanes.reach FROM {_copied(db, lanes, rows)} "
+            "JOIN lanes USING (node, lane, epoch) ORDER BY node, lane, epoch FOR UPDATE OF lanes"
+        ).all()
+    return [found for some in lots(rows) for found in db.exec_driver_sql(
+        "SELECT node, lane, epoch, head, reach FROM lanes WHERE (node, lane, epoch) IN "
+        f"(VALUES {', '.join(['(?, ?, ?)'] * len(some))})",
+        tuple(chain.from_iterable(row[:3] for row in some)))]
 
 
 def _follow(db: Connection, lane: Lane, head: int) -> int:
