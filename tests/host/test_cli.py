@@ -36,6 +36,8 @@ def test_an_unknown_verb_exits_with_2() -> None:
 
 @pytest.mark.parametrize(("raised", "code"), [
     (OutpostError("model.toml: [contract] accuracy 0.9"), 1),
+    (FileNotFoundError(2, "No such file or directory", "model.toml: [contract] accuracy"), 1),
+    (OSError(28, "No space left on device: [contract] accuracy"), 1),
     (KeyboardInterrupt(), 130),
 ])
 def test_exit_codes(raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch,
@@ -55,6 +57,16 @@ def test_exit_codes(raised: BaseException, code: int, monkeypatch: pytest.Monkey
     assert "Traceback" not in shown
     if code == 1:
         assert "[contract] accuracy" in shown
+
+
+def test_an_error_that_no_person_can_put_right_keeps_its_traceback(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(OSError, match="descriptor"):
+        cli.main()
 
 
 def test_doctor_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch,

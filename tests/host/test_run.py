@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from gateways import gateway
+from typer.testing import CliRunner
 
 from node import board as causes
 from node import model as node_model
@@ -25,9 +26,11 @@ from node.latency import CAPTURE, edge_us
 from node.modes import DEGRADED
 from node.outbox import ALERT, EVENT
 from outpost import boards
+from outpost.cli import app
+from outpost.errors import OutpostError
 from outpost.paths import FIRMWARE
 from outpost.world import audit, journal, scenario
-from outpost.world.run import Run, prepare
+from outpost.world.run import Run, RunError, prepare
 from outpost.world.schedule import Fault
 from outpost.world.world import World
 
@@ -570,18 +573,37 @@ def test_outpost_run_fails_when_the_records_do_not_add_up(tmp_path, monkeypatch,
 
 
 def test_a_model_without_time_is_refused(tmp_path):
-    from outpost.errors import OutpostError
-
     with pytest.raises(OutpostError, match="rate_hz"):
         prepare(tmp_path / "run", "digits", boards.load("esp32"), scenario.load("wearer"), 1, 1)
 
 
 def test_two_runs_do_not_share_a_folder(template):
-    from outpost.errors import OutpostError
-
     with pytest.raises(OutpostError, match="another run is under way.*--out"):
         prepare(template.folder, "motion", boards.load("esp32"), scenario.load("wearer"), 1, 1)
     assert (template.folder / "run.json").exists()
+
+
+def test_what_is_no_run_is_never_emptied(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    for arguments in (["run"], ["simulate", "motion"], ["fleet", "--nodes", "1"]):
+        for place in (mine, mine / "letter.txt"):
+            done = CliRunner().invoke(app, [*arguments, "--days", "0.05", "--out", str(place)])
+            assert isinstance(done.exception, RunError) and "would be lost" in str(done.exception)
+    assert (mine / "letter.txt").read_text() == "dear"
+    assert [*tmp_path.rglob("*")] == [mine, mine / "letter.txt"]
+
+
+def test_a_setting_that_is_none_costs_no_run_that_was_there(tmp_path):
+    before = tmp_path / "run/run.json"
+    before.parent.mkdir()
+    before.write_text("{}")
+    for wrong in ({"wakes": 3}, {"wake_s": 1}):
+        with pytest.raises(OutpostError, match="wake"):
+            prepare(before.parent, "motion", boards.load("esp32"), scenario.load("wearer"), 1, 1,
+                    changes=wrong)
+    assert before.read_text() == "{}"
 
 
 def test_laps_are_durations():

@@ -1,5 +1,6 @@
 """The `outpost` command: one verb a file, found by name."""
 
+import errno
 import importlib
 import pkgutil
 import signal
@@ -40,7 +41,7 @@ def _end(number: int, _: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line; an OutpostError ends it with a message and exit code 1.
+    """Run the command line; what a person can put right ends it with a message and code 1.
 
     Whoever is told to end, or whose terminal goes, ends what it has started, as after Ctrl-C.
     """
@@ -50,5 +51,13 @@ def main() -> None:
     try:
         app()
     except OutpostError as error:
-        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(1)
+        _refuse(str(error))
+    except OSError as error:  # of a file that a person has named, or whose disk is full
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        _refuse(": ".join(str(one) for one in (error.filename, error.strerror) if one))
+
+
+def _refuse(told: str) -> None:
+    console.print(Text.assemble(("error: ", "bold red"), told), soft_wrap=True)
+    sys.exit(1)

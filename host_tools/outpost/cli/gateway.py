@@ -38,7 +38,8 @@ def gateway(
     web: Annotated[bool, typer.Option("--web", help="the fleet in a browser as well")] = False,
     host: Annotated[str, typer.Option(
         help="where that is served; 0.0.0.0 lets other machines see it")] = "127.0.0.1",
-    web_port: Annotated[int, typer.Option(help="its port; 0: a free one")] = 8480,
+    web_port: Annotated[int, typer.Option(
+        min=0, max=65535, help="its port; 0: a free one")] = 8480,
     json: Annotated[bool, typer.Option("--json", help="one line of JSON when it is up")] = False,
 ) -> None:
     """Take in what nodes report, store each record once, and answer them. Ctrl-C stops it."""

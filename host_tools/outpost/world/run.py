@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,6 +23,7 @@ from outpost.boards import Battery, Board
 from outpost.errors import OutpostError
 from outpost.gateway import store
 from outpost.gateway.keys import enrol
+from outpost.paths import BUILD
 from outpost.tables import meant
 from outpost.toolchain import unix
 from outpost.world.battery import Drain, capacity_mj
@@ -113,8 +115,9 @@ def gather(model: str, board: Board, world: Scenario, changes: dict[str, Any] | 
     large = tiers.large(meta, [build.HOST])
     if large:
         modules.append(Path(large["folder"]) / large["modules"][build.HOST]["file"])
-    return Kit(built, meta, board, cell, next(iter(board.costs["uplink"])), world,
-               settings(meta, large=large) | world.node | (changes or {}), modules,
+    chosen = settings(meta, large=large) | world.node | (changes or {})
+    _check_settings(chosen)
+    return Kit(built, meta, board, cell, next(iter(board.costs["uplink"])), world, chosen, modules,
                data.load(recipe.load(recipe.find(model))).test)
 
 
@@ -131,7 +134,6 @@ def lay_out(folder: Path, kit: Kit, days: float, seed: int, node: provision.Node
     for module in kit.modules:
         shutil.copy(module, folder / "node" / "models")
     (folder / "node" / "settings.json").write_text(json.dumps(kit.settings))
-    _check_settings(folder / "node" / "settings.json", kit.settings)
     (folder / "node" / "identity.json").write_text(json.dumps(node.identity()))
     lanes = [board.lanes[name] for name in ("alert", "event", "telemetry", "diagnostic")]
     (folder / "flash.img").write_bytes(b"\xff" * SECTOR * sum(lanes))
@@ -159,14 +161,17 @@ def lay_out(folder: Path, kit: Kit, days: float, seed: int, node: provision.Node
     return schedule
 
 
-def _check_settings(file: Path, chosen: dict[str, Any]) -> None:
+def _check_settings(chosen: dict[str, Any]) -> None:
     """Raise RunError for settings that the node would refuse, or pass over."""
     known = [name for name in vars(Settings("")) if name != "problem"]
     for name in chosen:
         if name not in known:
             raise RunError(f"there is no setting {name!r}{meant(name, known)}; there are "
                            f"{', '.join(known)} (docs/wake.md)")
-    problem = Settings(str(file)).problem
+    with NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(chosen, file)
+        file.flush()
+        problem = Settings(file.name).problem
     if problem is not None:
         name = known[problem - 1]
         raise RunError(f"the node refuses {name} = {chosen.get(name)!r}; docs/wake.md tells what "
@@ -183,7 +188,13 @@ def admit(database: Path, keys: dict[int, bytes]) -> None:
 
 
 def claim(folder: Path) -> TextIO:
-    """Lock `folder` against a second run; RunError if one is under way."""
+    """Lock `folder`, which may be emptied, against a second run.
+
+    RunError if one is under way there, or if it holds anything but a run.
+    """
+    if folder.exists() and not _is_free(folder.resolve()):
+        raise RunError(f"{folder} holds something else than a run, and it would be lost; choose "
+                       "another folder with --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = (folder.parent / f".{folder.name}.lock").open("w")
     try:
@@ -193,6 +204,13 @@ def claim(folder: Path) -> TextIO:
         raise RunError(f"another run is under way in {folder}; wait for it, or choose another "
                        "folder with --out") from None
     return lock
+
+
+def _is_free(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return folder.is_relative_to(BUILD) or not any(folder.iterdir()) or any(
+        (folder / name).is_file() for name in ("run.json", "fleet.json"))
 
 
 def settings(meta: dict[str, Any], arch: str = build.HOST, large: dict[str, Any] | None = None
