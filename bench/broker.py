@@ -14,7 +14,6 @@ amqtt and iotcore are fetched into the cache: no part of the product needs them.
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -31,8 +30,9 @@ from sqlalchemy import func, select
 
 from outpost import cache
 from outpost.console import console, stdout
+from outpost.fleet.servers import Gateway
 from outpost.gateway import broker, load, store
-from outpost.gateway.client import Client, Message, Where, connection
+from outpost.gateway.client import Client, Where, connection
 from outpost.gateway.keys import enrol
 from outpost.gateway.load import Manners, Node
 from outpost.toolchain.servers import Mosquitto, free_port
@@ -99,7 +99,7 @@ async def answers(port: int) -> None:
     async with asyncio.timeout(30):
         while True:
             with suppress(OSError):
-                async with connection(Where("127.0.0.1", port), lambda _: None):
+                async with connection(Where("127.0.0.1", port)):
                     return
             await asyncio.sleep(0.1)
 
@@ -124,61 +124,66 @@ def burnt(*trees: int) -> float:
 async def alone(port: int, nodes: int) -> int:
     """Return how many frames were answered in SECONDS."""
     answered, where = 0, Where("127.0.0.1", port)
-    clients: list[Client] = []
 
-    def answer(messages: list[Message]) -> None:
-        desk.publish((topic.decode().replace("up", "down"), b"stored") for topic, _ in messages)
+    async def answer(desk: Client) -> None:
+        while True:
+            desk.publish((topic.decode().replace("up", "down"), b"stored")
+                         for topic, _ in await desk.heard())
 
-    def ear(number: int):
-        def hear(messages: list[Message]) -> None:
-            nonlocal answered
-            answered += len(messages)
-            clients[number].publish([(f"bench/{number}/up", FRAME)] * len(messages),
-                                    confirmed=True)
-        return hear
+    async def report(node: Client, topic: str) -> None:
+        nonlocal answered
+        free = WINDOW
+        while True:
+            node.publish([(topic, FRAME)] * free, confirmed=True)
+            free = len(await node.heard())
+            answered += free
 
     async with contextlib.AsyncExitStack() as stack:
-        desk = await stack.enter_async_context(connection(where, answer))
+        desk = await stack.enter_async_context(connection(where))
         await desk.subscribe(["bench/+/up"])
-        for number in range(nodes):
-            clients.append(await stack.enter_async_context(connection(where, ear(number))))
-            await clients[-1].subscribe([f"bench/{number}/down"])
+        clients = [await stack.enter_async_context(connection(where)) for _ in range(nodes)]
         for number, one in enumerate(clients):
-            one.publish([(f"bench/{number}/up", FRAME)] * WINDOW, confirmed=True)
+            await one.subscribe([f"bench/{number}/down"])
+        tasks = [asyncio.create_task(answer(desk)),
+                 *(asyncio.create_task(report(one, f"bench/{number}/up"))
+                   for number, one in enumerate(clients))]
         await asyncio.sleep(SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         return answered
 
 
-def gateway(port: int, process: int, own: bool) -> tuple[int, float]:
-    """Return how many records were stored in SECONDS, and the processor time it took."""
+def gateway(port: int, *brokers: int) -> tuple[int, float, float]:
+    """Return how many records were stored, the seconds and the processor time it took.
+
+    `brokers`: the process of the one at `port`, or nothing if it is to be the gateway's own.
+    """
     with tempfile.TemporaryDirectory() as folder:
         engine = store.connect(Path(folder) / "bench.db")
         with engine.begin() as db:
             for number in range(1, NODES + 1):
                 enrol(db, number, load.key(number))
-        at = (["--listen", f"127.0.0.1:{port}"] if own else
-              ["--broker", f"mqtt://127.0.0.1:{port}"])
-        desk = subprocess.Popen(
-            [sys.executable, "-m", "outpost", "gateway", "--database", f"{folder}/bench.db", *at,
-             "--no-provisioned", "--volatile", "--json"], stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL)
+        desk = Gateway(Path(folder), f"{folder}/bench.db",
+                       ["--broker", f"mqtt://127.0.0.1:{port}"] if brokers else
+                       ["--listen", f"127.0.0.1:{port}"])
+        desk.start()
         try:
-            json.loads(desk.stdout.readline())  # it is up
-            before = burnt(process, desk.pid)
+            if not desk.look(30):
+                raise SystemExit("the gateway doesn't come to terms with its broker")
+            before = burnt(desk.pid, *brokers)
             nodes = [Node(number, 1_000_000) for number in range(1, NODES + 1)]
             with suppress(TimeoutError):
                 asyncio.run(asyncio.wait_for(load.bring_home(
                     nodes, Where("127.0.0.1", port), Manners(records=1, patience_s=60),
                     connections=NODES), SECONDS))
-            spent = burnt(process, desk.pid) - before
+            spent = burnt(desk.pid, *brokers) - before
             with engine.connect() as db:
                 stored = db.scalar(select(func.sum(store.lanes.c.head))) or 0
         finally:
             desk.kill()
-            desk.wait()
-            desk.stdout.close()
             engine.dispose()
-        return stored, spent
+        return stored, SECONDS, spent
 
 
 def measured(name: str) -> list[str]:
@@ -190,14 +195,8 @@ def measured(name: str) -> list[str]:
             count = asyncio.run(alone(port, nodes))
             cells += figures(count, time.perf_counter() - began, burnt(process) - before)
         if name != OURS:
-            return cells + figures(*with_gateway(port, process, own=False))
-    return cells + figures(*with_gateway(free_port(), 0, own=True))
-
-
-def with_gateway(port: int, process: int, own: bool) -> tuple[int, float, float]:
-    """Return records, seconds and processor time."""
-    count, spent = gateway(port, process, own)
-    return count, SECONDS, spent
+            return cells + figures(*gateway(port, process))
+    return cells + figures(*gateway(free_port()))
 
 
 def figures(count: int, seconds: float, spent: float) -> list[str]:

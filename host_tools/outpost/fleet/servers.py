@@ -49,6 +49,12 @@ class Gateway:
         self._process: subprocess.Popen[bytes] | None = None
         self.ready = False
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it; it is `ready` some time later, which look() finds out."""
         self.ready = False
