@@ -15,6 +15,7 @@ from outpost import boards, build, compile, data, firmware, link, recipe
 from outpost.emulator import Emulator, EmulatorError
 from outpost.emulator.mission import fly
 from outpost.paths import BOARDS, FIRMWARE, NATIVE
+from outpost.world import run as world
 
 SECOND_US = 1_000_000
 SECTOR = 4096
@@ -324,6 +325,22 @@ print(list(window))
     starts = [s for s in range(rows)
               if np.abs(window - samples[np.arange(s, s + 64) % rows]).max() <= 1]
     assert len(starts) == 1  # to a rounding of units, and in one place only
+
+
+def test_a_window_is_decided_soon_after_its_last_sample_and_slept_through(image, motion):
+    settings = world.settings(json.loads((motion.folder / "model.json").read_text()))
+    settings |= {"gate": None, "model": settings["model"] | {"crc32": 0}}
+    with Emulator(usb=False) as board:
+        board.load(uf2=image.uf2, parts={FILES.offset: firmware.files_image(
+            {"settings.json": json.dumps(settings).encode()})})
+        board.power()
+        board.ask("log", on=True)
+        stop = board.run(5 * SECOND_US)
+        (begun_us, _), = board.windows()
+        assert stop.now_us - stop.sleep_us < 60_000
+        board.run(SECOND_US)
+        first = next(one for one in board.ask("operations")["log"] if one["us"] > begun_us)
+    assert 0 < first["us"] - begun_us - 64 * 80_000 < 25_000  # a sample that is missed takes 80
 
 
 @pytest.mark.parametrize(("hertz", "cycles"), [(400000, 526), (1000000, 215), (1075000, 200)])

@@ -34,6 +34,7 @@ _PROGRAM = const(256)
 # costs 1.5 ms awake (measured on the emulator), two thirds of it at 12 MHz while the core's
 # voltage rises: at 1 s 0.15 % of the time. The sensor's interrupt is latched and waits for it.
 _LOOK_MS = const(1000)
+_BACK_MS = const(1)  # light sleep comes back later than it is told to: voltage, clocks
 _DOZE_MS = const(6000)  # at once; the watchdog waits for two seconds more
 _BAUD = const(115200)
 _BYTE_MS = const(500)  # for room in the buffer
@@ -189,7 +190,7 @@ class Board(Common):
             step = min(ms, _DOZE_MS)
             if self.limit_us:
                 step = min(step, self.left_ms())
-            machine.lightsleep(step)
+            machine.lightsleep(step - _BACK_MS if step > 2 * _BACK_MS else step)
             self.doze_us += time.ticks_diff(time.ticks_us(), begin)
             self.feed()
             ms -= step
