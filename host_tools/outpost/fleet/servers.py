@@ -1,22 +1,23 @@
 """What a fleet reports to: a gateway in a process of its own, and somebody who doubles frames."""
 
+import asyncio
 import os
 import select
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
-
-import paho.mqtt.client as paho
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from outpost.errors import OutpostError
+from outpost.gateway.client import Client, Where, connection
 from outpost.paths import BUILD
 
 PREFIX = "outpost"
 KEPT = 50  # frames of the past that may come again
+AGAIN_S = 0.1  # before the next attempt to connect
 
 
 def environment() -> dict[str, str]:
@@ -97,32 +98,53 @@ class Echo:
     """Sends each frame of some nodes once more, and now and then one of long ago."""
 
     def __init__(self, port: int, nodes: Sequence[int], seed: int) -> None:
-        self._nodes, self._random = nodes, Random(f"{seed}/echo")
+        self._broker = Where("127.0.0.1", port, PREFIX)
+        self._topics = [f"{PREFIX}/{node}/up" for node in nodes]
+        self._random = Random(f"{seed}/echo")
         self._past: list[tuple[str, bytes]] = []
+        self._own: Counter[tuple[str, bytes]] = Counter()  # what is still to come back from here
         self.sent = 0
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.on_connect, self._client.on_message = self._connected, self._heard
-        self._client.reconnect_delay_set(0.1, 1)
-        self._client.connect_async("127.0.0.1", port)
+        self._loop, self._ended = asyncio.new_event_loop(), asyncio.Event()
+        self._thread = threading.Thread(
+            target=lambda: self._loop.run_until_complete(self._until_ended()))
 
     def __enter__(self) -> "Echo":
-        self._client.loop_start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+        self._loop.close()
 
-    def _connected(self, client: paho.Client, *_: Any) -> None:
-        options = SubscribeOptions(qos=0, noLocal=True)  # or it would answer itself for ever
-        client.subscribe([(f"{PREFIX}/{node}/up", options) for node in self._nodes])
+    async def _until_ended(self) -> None:
+        task = asyncio.create_task(self._run())
+        await self._ended.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
-    def _heard(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with connection(self._broker) as client:
+                    self._own.clear()
+                    await client.subscribe(self._topics)
+                    while True:
+                        for topic, frame in await client.heard():
+                            self._hear(client, topic.decode(), frame)
+            except OSError:  # the broker was killed
+                await asyncio.sleep(AGAIN_S)
+
+    def _hear(self, client: Client, topic: str, frame: bytes) -> None:
+        if self._own[topic, frame]:  # or it would answer itself for ever
+            self._own -= Counter([(topic, frame)])
+            return
         if len(self._past) == KEPT:
-            self._send(*self._past.pop(self._random.randrange(KEPT)))
-        self._past.append((message.topic, message.payload))
-        self._send(message.topic, message.payload)
+            self._send(client, *self._past.pop(self._random.randrange(KEPT)))
+        self._past.append((topic, frame))
+        self._send(client, topic, frame)
 
-    def _send(self, topic: str, frame: bytes) -> None:
-        self._client.publish(topic, frame)
+    def _send(self, client: Client, topic: str, frame: bytes) -> None:
+        client.publish([(topic, frame)])
+        self._own[topic, frame] += 1
         self.sent += 1

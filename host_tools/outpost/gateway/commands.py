@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, func, insert, select, update
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import orders, record
@@ -26,6 +26,13 @@ NAMES = {"report": orders.REPORT, "reset": orders.RESET, "safe": orders.SAFE,
 RESULTS = {orders.DONE: "done", orders.UNKNOWN: "the node does not know it",
            orders.MALFORMED: "the node finds it malformed", orders.FAILED: "failed"}
 LAST = 0xFFFF  # a heartbeat has no more room
+
+_OPEN = (
+    select(store.commands.c.node, store.commands.c.number, store.commands.c.code,
+           store.commands.c.argument)
+    .where(store.commands.c.node.in_(bindparam("nodes", expanding=True)),
+           store.commands.c.result.is_(None))
+    .order_by(store.commands.c.node, store.commands.c.number))
 
 
 class CommandError(OutpostError):
@@ -65,14 +72,9 @@ def ask(engine: Engine, node: int, code: int, argument: bytes = b"") -> int:
 
 def waiting(db: Connection, nodes: Iterable[int]) -> dict[int, list[tuple[int, int, bytes]]]:
     """Return (number, code, argument) of the commands of `nodes` not known to be done."""
-    table = store.commands.c
     found: dict[int, list[tuple[int, int, bytes]]] = {}
     for some in store.lots(list(nodes)):
-        rows = db.execute(
-            select(table.node, table.number, table.code, table.argument)
-            .where(table.node.in_(some), table.result.is_(None))
-            .order_by(table.node, table.number))
-        for row in rows:
+        for row in db.execute(_OPEN, {"nodes": some}):
             found.setdefault(row.node, []).append((row.number, row.code, row.argument))
     return found
 

@@ -13,7 +13,7 @@ from binascii import crc32
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, bindparam, select, update
 
 from node import document, record, settings
 from node.outbox import EVENT
@@ -26,6 +26,9 @@ from outpost.tables import meant
 ALL = 0  # the node that stands for all
 Changes = dict[str, list[Any]]
 
+_OF = select(store.documents.c.node, store.documents.c.changes).where(
+    store.documents.c.node.in_(bindparam("nodes", expanding=True)))
+
 
 class SettingError(OutpostError):
     """A setting that no node has, or a value that none would take."""
@@ -36,9 +39,8 @@ def load(db: Connection, nodes: Iterable[int]) -> dict[int, Changes]:
     wanted = list(nodes)
     found: dict[int, Changes] = {}
     for some in store.lots(wanted):
-        rows = db.execute(select(store.documents.c.node, store.documents.c.changes)
-                          .where(store.documents.c.node.in_([*some, ALL])))
-        found |= {row.node: json.loads(row.changes) for row in rows}
+        found |= {row.node: json.loads(row.changes)
+                  for row in db.execute(_OF, {"nodes": [*some, ALL]})}
     common = found.get(ALL, {})
     return {node: _over(common, found.get(node, {})) for node in wanted}
 

@@ -38,6 +38,9 @@ PIECES = 64  # in one answer at most
 SO_FAR = {"waiting": "has not asked for it", "fetching": "is fetching it",
           "trial": "is trying it", "kept": "has not told since that it is well"}
 
+_UNDER_WAY = (select(rollouts).where(rollouts.c.state.in_(RUNNING)).order_by(rollouts.c.id)
+              .with_for_update())
+
 
 class RolloutError(OutpostError):
     """A roll-out that can't begin, or that there is not."""
@@ -241,8 +244,7 @@ def _lock(db: Connection) -> Sequence[Any]:
 
     Before anything is written here, so that two gateways don't wait for each other.
     """
-    return db.execute(select(rollouts).where(rollouts.c.state.in_(RUNNING))
-                      .order_by(rollouts.c.id).with_for_update()).all()
+    return db.execute(_UNDER_WAY).all()
 
 
 def _nodes(db: Connection, rollout: int) -> Sequence[Any]:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -295,8 +296,13 @@ def lots(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def insert_or_ignore(db: Connection, table: Table) -> Any:
     """An insert that leaves a row that is already there as it is."""
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+    return _insert_or_ignore(db.dialect.name, table)
+
+
+@cache
+def _insert_or_ignore(dialect: str, table: Table) -> Any:
+    made = postgresql if dialect == "postgresql" else sqlite
+    return made.insert(table).on_conflict_do_nothing()
 
 
 def insert_rows(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -535,6 +541,13 @@ def lane_records(db: Connection, node: int, lane: int, epoch: int) -> Sequence[A
 
 # --- heartbeats ---
 
+# Made once: SQLAlchemy takes as long to build a statement as SQLite to obey it.
+_NEWEST = select(status).where(status.c.node == bindparam("of")).with_for_update()
+_OLDER = select(heartbeats.c.node).where(
+    heartbeats.c.node == bindparam("of"), heartbeats.c.epoch == bindparam("in"),
+    heartbeats.c.received_at < bindparam("before")).limit(1)
+_SPEAK = update(status).where(status.c.node == bindparam("of"))
+
 
 def hear(db: Connection, beat: Heartbeat) -> bool:
     """Keep a heartbeat, and let it speak for its node if it is the newest; False if it is known.
@@ -547,8 +560,7 @@ def hear(db: Connection, beat: Heartbeat) -> bool:
         **here, "part": beat.part, "items": json.dumps(beat.items), "received_at": now})
     if done.rowcount == 0:
         return False
-    mine = status.c.node == beat.node
-    last = db.execute(select(status).where(mine).with_for_update()).first()
+    last = db.execute(_NEWEST, {"of": beat.node}).first()
     if last is None:
         db.execute(insert_or_ignore(db, status),
                    {**here, "items": json.dumps(beat.items), "heard_at": now})
@@ -556,14 +568,12 @@ def hear(db: Connection, beat: Heartbeat) -> bool:
     if beat.epoch == last.epoch:
         if (beat.seq, beat.wakes) < (last.seq, last.wakes):
             return True
-    elif db.execute(select(heartbeats.c.node).where(
-            heartbeats.c.node == beat.node, heartbeats.c.epoch == beat.epoch,
-            heartbeats.c.received_at < now).limit(1)).first():
+    elif db.execute(_OLDER, {"of": beat.node, "in": beat.epoch, "before": now}).first():
         return True  # of an epoch that is over
     items = dict(beat.items)
     if (beat.epoch, beat.seq, beat.wakes) == (last.epoch, last.seq, last.wakes):
         items = _joined(json.loads(last.items), items)
-    db.execute(update(status).where(mine).values(**here, items=json.dumps(items), heard_at=now))
+    db.execute(_SPEAK, {**here, "items": json.dumps(items), "heard_at": now, "of": beat.node})
     return True
 
 
