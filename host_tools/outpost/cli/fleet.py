@@ -110,6 +110,7 @@ def _show(told: dict[str, Any]) -> None:
     from rich.table import Table
 
     from outpost.console import console
+    from outpost.world import audit
 
     killed = told["killed"]
     table = Table.grid(padding=(0, 2))
@@ -124,11 +125,8 @@ def _show(told: dict[str, Any]) -> None:
                   + f"; {killed['asleep']:,} more lost their power asleep[/]")
     table.add_row("reported", f"{told['links']:,} times; {told['doubled_frames']:,} frames came "
                               "twice or late")
-    table.add_row("decided", f"{100 * told['accuracy']:.2f} % of {told['decisions']:,} decisions "
-                             "right, by the recordings' labels")
-    if told["unflushed"]:
-        table.add_row("", f"[dim]{told['unflushed']} decisions went with retained memory, before "
-                          "their page was full (docs/ring-format.md)[/]")
+    for row in audit.in_words(told):
+        table.add_row(*row)
     console.print(table)
     line = (f"{told['acknowledged']:,} records acknowledged, {told['stored']:,} stored, "
             f"{told['lost']:,} lost, {told['duplicates']:,} doubled")

@@ -104,6 +104,7 @@ def _show(plan: "Plan", told: dict[str, Any], page: Path) -> None:
     from rich.table import Table
 
     from outpost.console import console
+    from outpost.world import audit
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
@@ -112,11 +113,8 @@ def _show(plan: "Plan", told: dict[str, Any], page: Path) -> None:
                            f"{told['by_timer']:,} by timer, {told['by_motion']:,} by motion")
     table.add_row("survived", f"{_times(told['brownouts'], 'brown-out')}, "
                               f"{_times(told['watchdogs'], 'watchdog reset')}")
-    table.add_row("decided", f"{100 * told['accuracy']:.2f} % of {told['decisions']:,} decisions "
-                             "right, by the recordings' labels")
-    if told["unflushed"]:
-        table.add_row("", f"[dim]{told['unflushed']} decisions went with retained memory in a "
-                          "brown-out, before their page was full (docs/ring-format.md)[/]")
+    for row in audit.in_words(told):
+        table.add_row(*row)
     console.print(table)
     dropped = f" + {told['dropped']:,} dropped and counted" if told["dropped"] else ""
     line = (f"records appended {told['appended']:,} = stored {told['stored']:,}{dropped}, each "

@@ -240,6 +240,15 @@ def _judge(result: Audit, folder: Path, decisions: Any, gone: list[tuple[int, in
     result.phantoms += len(made)  # decisions without a window
 
 
+def in_words(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield rows (what, how) on the decisions in the summary of a run or of a fleet."""
+    yield "decided", (f"{100 * told['accuracy']:.2f} % of {told['decisions']:,} decisions right, "
+                      "by the recordings' labels")
+    if told["unflushed"]:
+        yield "", (f"[dim]{told['unflushed']:,} decisions went with retained memory, before their "
+                   "page was full (docs/ring-format.md)[/]")
+
+
 def summary(plan: "Plan", found: Audit, restarts: dict[str, int], wall_s: float) -> dict[str, Any]:
     """Return what build/run/summary.json holds, and write it there."""
     db = journal.read(plan.folder / "world.db")
