@@ -173,7 +173,7 @@ def recipe_of(shape: dict[str, int]) -> Recipe:
         left -= len(rows[-1].statistics)
     return Recipe(
         file=Path("shape"), name="shape", version=1, classes=None,
-        data=Data(None, None, None, 0.3, 1),
+        data=Data(None, None, None, None, 0.3, 1),
         signal=Signal(channels, shape["window"], shape["window"], 100.0, None, None, None),
         features=Features(False, tuple(rows)),
         forest=Forest(shape["trees"], shape["depth"], None, 1, 1), post=Post("majority", 1, 0.5))

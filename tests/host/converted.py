@@ -29,7 +29,7 @@ def raw(count, **forest):
     """Return a recipe whose features are `count` values as they are."""
     return Recipe(
         file=Path("table"), name="table", version=1, classes=None,
-        data=Data(None, Path("."), None, 0.3, 1),
+        data=Data(None, Path("."), None, None, 0.3, 1),
         signal=Signal((Channel("value", "count", 1.0),), count, count, None, None, None, None),
         features=Features(raw=True, rows=()),
         forest=Forest(10, None, None, 1, 1, **forest), post=Post("majority", 1, 0.5))
