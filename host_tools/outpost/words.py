@@ -31,6 +31,7 @@ REFUSALS = ("model kept", "no package there", "cut short", "not a package of thi
             "its settings break a rule", "on trial", "failed while it was on trial",
             "no decision before the deadline while it was on trial",
             "the gateway was not reached any more")
+ADRIFT_S = 900  # an oscillator of the cheapest kind may be off by so much between two reports
 _MODEL = ("none set", "its file is missing", "its file is damaged", "does not load",
           "has another ABI", "has another shape")
 
@@ -62,7 +63,7 @@ def event(reason: int, detail: int, value: int, classes: Sequence[str] = ()) -> 
             return (f"{MODES.get(detail >> 4, '?')} → {MODES.get(detail & 15, '?')}: "
                     f"{mode_reason(value)}")
         case record.UPDATE:
-            return f"model {value}: {refusal(detail)}"
+            return f"model {value or 'package'}: {refusal(detail)}"
     if reason not in FAULTS:
         return f"event {reason}, detail {detail}, value {value}"
     if not value:
@@ -95,10 +96,11 @@ def setting_name(number: int) -> str:
 
 
 def clock(payload: bytes) -> str:
-    """Return what a CLOCK record says."""
+    """Return what a CLOCK record says, "" if it is no more than how clocks drift."""
     _, by_s, _ = struct.unpack(record.CLOCK_FORMAT, payload)
-    by = f"{abs(by_s)} s" if abs(by_s) < 90 else span(abs(by_s))
-    return f"clock put {'forward' if by_s >= 0 else 'back'} by {by}"
+    if abs(by_s) < ADRIFT_S:
+        return ""
+    return f"clock put {'forward' if by_s >= 0 else 'back'} by {span(abs(by_s))}"
 
 
 def _detail(reason: int, detail: int) -> str:

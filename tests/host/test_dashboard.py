@@ -337,7 +337,8 @@ def test_events_in_words():
     assert words.event(record.BAD_SETTINGS, 99, 1) == "settings refused: setting 99"
     assert words.event(record.MODEL_REFUSED, 9, 1) == "model refused: reason 9"
     assert words.event(record.DEADLINE_MISSED, 3, 1) == "deadline missed: infer"
-    assert words.event(record.UPDATE, verdict.TOO_SLOW, 7).endswith("too slow")
+    assert words.event(record.UPDATE, verdict.TOO_SLOW, 7) == "model 7: too slow"
+    assert words.event(record.UPDATE, verdict.FORGED, 0).startswith("model package: not signed")
     assert words.event(99, 1, 2) == "event 99, detail 1, value 2"
 
 
@@ -360,10 +361,12 @@ def test_what_became_of_settings_commands_and_the_clock_is_told_on_the_nodes_pag
     for at, (kind, payload) in enumerate(said.values()):
         node.put(event, kind, now - 100 + at, payload)
     node.put(diagnostic, record.CLOCK, now, struct.pack(record.CLOCK_FORMAT, int(now), -7200, 60))
+    node.put(diagnostic, record.CLOCK, now, struct.pack(record.CLOCK_FORMAT, int(now), 30, 1800))
     Desk(store.connect(database), clock=None).take(list(node.report(now)))
     page = visit(database, f"/nodes/{node.number}")
     shown = page.locator("#events").inner_text()
     assert all(one in shown for one in (*said, "clock put back by 2 h")), shown
+    assert "forward" not in shown  # every clock drifts
 
 
 def test_gaps_are_what_is_missing(tmp_path):

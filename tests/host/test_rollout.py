@@ -315,6 +315,8 @@ def test_refused_with_a_reason_that_reaches_the_gateway(motion, flashed, tmp_pat
             rollout = begin(database, content, most_failed=1)
             live(node, lambda at=rollout: state(database, at)[0] not in rollouts.OPEN)
             assert state(database, rollout) == ("refused", reason)
+            told, = summary(database, rollout)["nodes"]
+            assert told["have"] == told["bytes"] == len(content)
             assert node.settings() == before and node.files() == files | {"offer"}
             assert len(updates(database)) == count
             assert summary(database, rollout)["state"] == "done"

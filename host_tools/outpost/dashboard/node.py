@@ -66,8 +66,9 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
         "stages": charts.stages(items),
         "decisions": charts.decisions(decided, model.classes) if decided else None,
         "decided": [_decision(one, model) for one in decided[:-LISTED - 1:-1]],
-        "events": [{"time_s": one.time_s, "alert": one.lane == ALERT,
-                    "said": _said(one, model.classes)} for one in happened[:-EVENTS - 1:-1]],
+        "events": [{"time_s": one.time_s, "alert": one.lane == ALERT, "said": said}
+                   for one in happened[:-2 * EVENTS - 1:-1]
+                   if (said := _said(one, model.classes))][:EVENTS],
         "condition": _condition(items),
         "lanes": _lanes(items, lanes), "gaps": _gaps(db, node, lanes),
         "silences": _silences(db, node, glance.heard_at, now_s)}

@@ -181,7 +181,7 @@ def _told(db: Connection, node: int, why: int, number: int) -> None:
 def _move(db: Connection, rollout: int, node: int, state: str, why: int = 0) -> None:
     before = [name for name, far in STATES.items() if far < STATES[state]]
     values: dict[str, Any] = {"state": state, "why": why, "changed_at": time.time()}
-    if state in ("trial", "kept"):
+    if state in ("trial", "kept", "refused"):  # it had all of it, whatever it last asked for
         values["have"] = targets.c.total
     db.execute(update(targets).where(targets.c.rollout == rollout, targets.c.node == node,
                                      targets.c.state.in_(before)).values(**values))
