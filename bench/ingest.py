@@ -1,37 +1,47 @@
 """Records a second that the gateway takes in, beside the raw insert rate of the same database.
 
-All on this machine, one run: PostgreSQL and mosquitto from the distribution, both waiting for the
-disk at each commit; 10,000 nodes with records of 32 bytes, as many in a frame as fit 1,024 bytes.
+All on this machine, one run: PostgreSQL and mosquitto from the distribution, both databases
+waiting for the disk at each commit; 10,000 nodes with two frames of 25 records of 32 bytes each.
 
-raw      ready-made rows by the gateway's own statement (on PostgreSQL COPY, then insert or
-         ignore), 20,000 in a transaction: nothing else is done
-per row  the same rows by SQLAlchemy, which is a statement a row
-desk     frames in memory: read, seal checked, stored, acknowledged
-broker   `outpost gateway` processes on mosquitto; nodes of gateway/load.py send, wait for their
-         acknowledgement, and send on, in a process beside them
+raw       ready-made rows in the way that is the database's fastest for many of them (SQLite:
+          executemany, PostgreSQL: COPY), 25,000 in a transaction: nothing else is done
+or ignore the same, and rows that are there already are left as they are: on SQLite that is the
+          same statement, on PostgreSQL COPY into a temporary table and an insert from there
+per row   the same rows by SQLAlchemy, which is a statement a row
+desk      frames in memory: read, seal checked, stored, acknowledged
+broker    `outpost gateway` processes on mosquitto; nodes of gateway/load.py send at QoS 1, each
+          until its last record is acknowledged
 
-The generator, mosquitto, PostgreSQL and the workers share this machine's processors, so `broker`
-is a lower bound.
+Generator, mosquitto, PostgreSQL and workers share this machine's processors, so `broker` is a
+lower bound; what each of them takes of a processor for a frame is in the last four columns. Every
+figure is the median of rounds in which all of them take turns, so that what else the machine does
+meets all alike.
 
-    --rows N     how far PostgreSQL is filled for the second table; 0 leaves it out
-    --only       the second table alone
+The second table: as a database grows, the rate into it beside that into an empty one, in turns.
+
+    --rounds N   of the first table; 0 leaves it out
+    --rows N     how far databases are filled for the second table; 0 leaves it out
 """
 
 import argparse
 import asyncio
+import copy
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich import box
+from rich.status import Status
 from rich.table import Table
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from outpost.console import console, stdout
 from outpost.gateway import load, mqtt, service, store
@@ -39,79 +49,167 @@ from outpost.gateway.desk import Desk
 from outpost.gateway.load import Manners, Node
 from outpost.toolchain.servers import Mosquitto, Postgres
 
-NODES, EACH = 10_000, 25  # records of a node, about a frame
-RAW = 20_000  # rows in one transaction
-MANNERS = Manners(records=EACH, patience_s=60)
+NODES, FRAME = 10_000, 25  # nodes, and records in a frame
+EACH = 2 * FRAME  # records of a node
+BATCH = FRAME * service.BATCH  # rows in one transaction, as the gateway has them
+ROW = 20_000  # rows of `per row`, which is slow
+MANNERS = Manners(records=FRAME, patience_s=60)
+SHARES = 0.0, 0.1, 0.5, 1.0  # of the rows it is filled with
+TURNS = 3  # at each
+PROCESSES = ("nodes", "broker", "gateway", "database")
+
+Row = tuple[object, ...]
+Spent = tuple[float, dict[str, float]]  # seconds, and those of a processor by process
 
 
-def rows(first: int, each: int = EACH, per: int = EACH) -> Iterator[tuple[object, ...]]:
-    """Yield rows of `records` of all nodes from sequence `first` on, `per` of each in turn."""
-    for begin in range(first, first + each, per):
+@dataclass
+class Figure:
+    """What the rounds of one line of the table gave."""
+
+    rates: list[float] = field(default_factory=list)  # records/s
+    spent: list[dict[str, float]] = field(default_factory=list)  # by process, µs a frame
+
+    def add(self, count: int, took_s: float, spent_s: dict[str, float]) -> None:
+        """Add a round."""
+        self.rates.append(count / took_s)
+        self.spent.append({name: one / count * FRAME * 1e6 for name, one in spent_s.items()})
+
+    @property
+    def rate(self) -> float:
+        """The median."""
+        return statistics.median(self.rates)
+
+    def cells(self) -> list[str]:
+        """Return what each process took."""
+        return [f"{statistics.median(one[name] for one in self.spent):,.0f}"
+                if name in self.spent[0] else "" for name in PROCESSES]
+
+
+class Clock:
+    """Wall clock, and what processes take of a processor meanwhile, by name."""
+
+    def __init__(self, postgres: Postgres | None, **processes: list[int]) -> None:
+        self._postgres, self._processes = postgres, processes
+        self._spent = self._now()
+        self._began = time.perf_counter()
+
+    def _now(self) -> dict[str, float]:
+        pids = self._processes
+        if self._postgres is not None:  # which has a process for each connection
+            pids = pids | {"database": family(self._postgres.process.pid)}
+        return {name: sum(map(spent_s, found)) for name, found in pids.items()}
+
+    def stop(self) -> Spent:
+        """Return seconds since the beginning, and seconds of a processor by process."""
+        took_s, now = time.perf_counter() - self._began, self._now()
+        return took_s, {name: one - self._spent[name] for name, one in now.items()}
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third on; none of a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def spent_s(pid: int) -> float:
+    """Return what a process and the children it has outlived have taken of a processor."""
+    return sum(map(int, stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its children."""
+    everybody = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid, *(one for one in everybody if stat(one)[1:2] == [str(pid)])]
+
+
+def rows(first: int, each: int) -> Iterator[Row]:
+    """Yield rows of `each` records of every node from sequence `first` on, a frame's in turn."""
+    for begin in range(first, first + each, FRAME):
         for node in range(1, NODES + 1):
-            for seq in range(begin, begin + per):
+            for seq in range(begin, begin + FRAME):
                 yield (node, load.LANE, 1, seq, seq - 1, load.KIND, load.START_S + seq,
                        load.payload(node, seq, MANNERS.size), 0.0)
 
 
-def frames(first: int, each: int = EACH) -> list[bytes]:
-    """Return the frames in which all nodes send `each` records from `first` on."""
-    return [one for number in range(1, NODES + 1)
-            for node in [Node(number, first + each - 1, acked=first - 1, sent=first - 1)]
-            for one in node.frames(MANNERS)]
+def fleet(first: int, each: int) -> list[Node]:
+    """Return nodes with `each` records from `first` on, their frames made beforehand."""
+    nodes = [Node(number, first + each - 1, acked=first - 1, sent=first - 1)
+             for number in range(1, NODES + 1)]
+    for node in nodes:
+        node.prepare(MANNERS)
+    return nodes
+
+
+def frames(nodes: list[Node]) -> list[bytes]:
+    """Return what they all send."""
+    return [one for node in nodes for one in copy.copy(node).frames(MANNERS)]
 
 
 def believed(engine: Engine) -> Engine:
-    """Enrol all nodes."""
+    """Enrol all nodes, as such that have reported before."""
     with engine.begin() as db:
         store.insert_rows(db, store.keys, [(node, load.key(node), 0.0)
                                            for node in range(1, NODES + 1)])
+        store.insert_rows(db, store.lanes, [(node, load.LANE, 1, 0, 0, 0.0)
+                                            for node in range(1, NODES + 1)])
     return engine
 
 
-def rate(count: int, began: float) -> float:
-    """Return records a second since `began`."""
-    return count / (time.perf_counter() - began)
+def raw(db: Connection, ready: list[Row]) -> None:
+    """The fastest way in."""
+    names = ", ".join(column.name for column in store.records.columns)
+    with closing(db.connection.cursor()) as cursor:
+        if db.dialect.name == "sqlite":
+            cursor.executemany(f"INSERT INTO records ({names}) "
+                               "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ready)
+            return
+        with cursor.copy(f"COPY records ({names}) FROM STDIN (FORMAT BINARY)") as into:
+            into.set_types([store.BINARY[type(column.type)] for column in store.records.columns])
+            for row in ready:
+                into.write_row(row)
 
 
-def raw(engine: Engine, first: int = 1) -> float:
-    """Return the raw insert rate."""
-    ready = list(rows(first))
-    began = time.perf_counter()
-    for at in range(0, len(ready), RAW):
-        with engine.begin() as db:
-            store.insert_rows(db, store.records, ready[at:at + RAW])
-    return rate(len(ready), began)
+def or_ignore(db: Connection, ready: list[Row]) -> None:
+    """The gateway's own statement for records that may be there."""
+    store.insert_rows(db, store.records, ready)
 
 
-def per_row(engine: Engine) -> float:
-    """Return the rate of a statement a row."""
+def per_row(db: Connection, ready: list[Row]) -> None:
+    """What SQLAlchemy makes of it."""
     names = [column.name for column in store.records.columns]
-    ready = [dict(zip(names, row, strict=True)) for row in rows(1)]
-    began = time.perf_counter()
-    for at in range(0, len(ready), RAW):
+    db.execute(store.insert_or_ignore(db, store.records),
+               [dict(zip(names, row, strict=True)) for row in ready])
+
+
+def inserted(how: Callable[[Connection, list[Row]], None], engine: Engine, ready: list[Row],
+             postgres: Postgres | None) -> Spent:
+    """Return what it takes to insert `ready`."""
+    clock = Clock(postgres, gateway=[os.getpid()])
+    for at in range(0, len(ready), BATCH):
         with engine.begin() as db:
-            db.execute(store.insert_or_ignore(db, store.records), ready[at:at + RAW])
-    return rate(len(ready), began)
+            how(db, ready[at:at + BATCH])
+    return clock.stop()
 
 
-def desk(engine: Engine, first: int = 1) -> float:
-    """Return the rate of frames from memory."""
-    ready, one = frames(first), Desk(engine, clock=None)
-    began = time.perf_counter()
+def desk(engine: Engine, ready: list[bytes], postgres: Postgres | None) -> Spent:
+    """Return what it takes a desk to take `ready`."""
+    one = Desk(engine, clock=None)
+    clock = Clock(postgres, gateway=[os.getpid()])
     for at in range(0, len(ready), service.BATCH):
         answers = one.take(ready[at:at + service.BATCH])
         assert answers
-    return rate(NODES * EACH, began)
+    return clock.stop()
 
 
-def served(database: str, workers: int) -> float:
-    """Return the rate through mosquitto and so many workers."""
+def served(database: str, nodes: list[Node], workers: int, postgres: Postgres | None) -> Spent:
+    """Return what it takes so many workers behind mosquitto."""
     believed(store.connect(database)).dispose()
-    nodes = [Node(number, EACH) for number in range(1, NODES + 1)]
-    for node in nodes:
-        node.prepare(MANNERS)
+    nodes = [copy.copy(node) for node in nodes]
     with ExitStack() as stack:
         broker = stack.enter_context(Mosquitto())
+        running = []
         for _ in range(workers):
             process = subprocess.Popen(
                 [sys.executable, "-m", "outpost", "gateway", "--database", database, "--broker",
@@ -121,81 +219,144 @@ def served(database: str, workers: int) -> float:
             stack.callback(process.terminate)
             stack.callback(process.stdout.close)
             json.loads(process.stdout.readline())  # it is up
-        began = time.perf_counter()
+            running.append(process.pid)
+        clock = Clock(postgres, nodes=[os.getpid()], broker=[broker.process.pid], gateway=running)
         asyncio.run(load.bring_home(nodes, mqtt.Where("127.0.0.1", broker.port), MANNERS))
-        return rate(sum(node.total for node in nodes), began)
+        return clock.stop()
 
 
-def add(table: Table, *cells: str) -> None:
-    """Add a row, and show it while the others are still to come."""
-    table.add_row(*cells)
-    console.print(*cells)
+class Databases:
+    """Empty databases of one kind."""
+
+    def __init__(self, kind: str, folder: Path, postgres: Postgres) -> None:
+        self.kind, self._folder, self._postgres = kind, folder, postgres
+        self.server = postgres if kind == "PostgreSQL" else None
+
+    def make(self) -> str:
+        """Make one; return its URL."""
+        if self.server is not None:
+            return self.server.database()
+        return f"sqlite:///{tempfile.mkdtemp(dir=self._folder)}/bench.db"
+
+    @contextmanager
+    def opened(self) -> Iterator[Engine]:
+        """Make one, with all nodes enrolled; it is closed in the end."""
+        engine = believed(store.connect(self.make()))
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    def size(self, engine: Engine) -> int:
+        """Return the bytes that the records in one take, with their index."""
+        if self.server is None:
+            return Path(engine.url.database).stat().st_size
+        with engine.connect() as db:
+            return db.exec_driver_sql("SELECT pg_total_relation_size('records')").scalar()
 
 
-def compared(folder: Path, postgres: Postgres) -> Table:
+# --- the first table ---
+
+
+def compared(databases: Databases, rounds: int, nodes: list[Node], ready: list[Row],
+             status: Status) -> dict[str, Figure]:
+    """Return the figures of one kind of database, by name."""
+    server, data = databases.server, frames(nodes)
+
+    def inserts(how: Callable[[Connection, list[Row]], None], most: int | None = None) -> Spent:
+        with databases.opened() as engine:
+            return inserted(how, engine, ready[:most], server)
+
+    def desks() -> Spent:
+        with databases.opened() as engine:
+            return desk(engine, data, server)
+
+    whole = len(ready)
+    ways: dict[str, tuple[int, Callable[[], Spent]]] = {
+        "raw": (whole, lambda: inserts(raw)),
+        "or ignore": (whole, lambda: inserts(or_ignore)),
+        "per row": (ROW, lambda: inserts(per_row, ROW)),
+        "desk": (whole, desks),
+        "broker, 1 worker": (whole, lambda: served(databases.make(), nodes, 1, server)),
+        "broker, 2 workers": (whole, lambda: served(databases.make(), nodes, 2, server))}
+    if server is None:
+        del ways["or ignore"], ways["broker, 2 workers"]
+    figures = {name: Figure() for name in ways}
+    for number in range(rounds):
+        for name, (count, way) in ways.items():
+            status.update(f"{databases.kind}, round {number + 1} of {rounds}: {name}")
+            figures[name].add(count, *way())
+    return figures
+
+
+def comparison(kinds: list[Databases], rounds: int) -> Table:
     """Return the first table."""
-    table = Table("", title=f"{NODES:,} nodes, {NODES * EACH:,} records and more a figure; "
-                  f"{os.cpu_count()} processors", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("records/s", "of raw"):
+    table = Table("", title=f"{NODES:,} nodes, {NODES * EACH:,} records of {MANNERS.size} bytes; "
+                  f"{os.cpu_count()} processors, median of {rounds}", title_justify="left",
+                  box=box.SIMPLE_HEAD)
+    for name in ("records/s", "of raw", "of or ignore",
+                 *(f"µs a frame: {name}" for name in PROCESSES)):
         table.add_column(name, justify="right")
-    fresh = {"SQLite": lambda: f"sqlite:///{tempfile.mkdtemp(dir=folder)}/bench.db",
-             "PostgreSQL": postgres.database}
-    for kind, make in reversed(fresh.items()):
-        with console.status(kind) as status:
-            base = 0.0
-            for name, measure in (("raw", raw), ("per row", per_row),
-                                  ("desk", lambda engine: desk(believed(engine)))):
-                status.update(f"{kind}: {name}")
-                engine = store.connect(make())
-                got = measure(engine)
-                engine.dispose()
-                base = base or got
-                add(table, f"{kind}: {name}", f"{got:,.0f}", f"{got / base:.0%}")
-            for workers in (1, 2) if kind == "PostgreSQL" else (1,):
-                status.update(f"{kind}: broker, {workers} workers")
-                got = served(make(), workers)
-                add(table, f"{kind}: broker, {workers} worker{'s' * (workers > 1)}",
-                    f"{got:,.0f}", f"{got / base:.0%}")
-        table.add_section()
+    with console.status("frames") as status:
+        nodes, ready = fleet(1, EACH), list(rows(1, EACH))
+        for databases in kinds:
+            figures = compared(databases, rounds, nodes, ready, status)
+            bases = figures["raw"], figures.get("or ignore", figures["raw"])
+            for name, one in figures.items():
+                table.add_row(f"{databases.kind}: {name}", f"{one.rate:,.0f}",
+                              *(f"{one.rate / base.rate:.0%}" for base in bases), *one.cells())
+            table.add_section()
     return table
 
 
-def filled(postgres: Postgres, most: int) -> Table:
-    """Return the second table: the rates while the table of records grows."""
-    table = Table("rows", title="PostgreSQL, as its table grows", title_justify="left",
+# --- the second ---
+
+
+def growth(kinds: list[Databases], most: int) -> Table:
+    """Return the second table: the rate of a desk while records become more."""
+    table = Table("", title="A desk, as the table of records grows", title_justify="left",
                   box=box.SIMPLE_HEAD)
-    for name in ("raw/s", "desk/s", "bytes a row"):
+    for name in ("rows", "records/s", "into an empty one", "of that", "bytes a row"):
         table.add_column(name, justify="right")
-    engine = believed(store.connect(postgres.database()))
-    first, step = 1, NODES * EACH
+    step = NODES * FRAME
     with console.status("filling") as status:
-        for share in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0):
-            while (first - 1) * NODES < share * most - 2 * step:
-                with engine.begin() as db:
-                    store.insert_rows(db, store.records, rows(first))
-                first += EACH
-                status.update(f"{(first - 1) * NODES:,} rows")
-            before = (first - 1) * NODES
-            figures = raw(engine, first), desk(engine, first + EACH)
-            first += 2 * EACH
-            with engine.connect() as db:
-                size = db.exec_driver_sql("SELECT pg_total_relation_size('records')").scalar()
-            add(table, f"{before:,}", *(f"{one:,.0f}" for one in figures),
-                f"{size / ((first - 1) * NODES):.0f}")
-    engine.dispose()
+        for databases in kinds:
+            with databases.opened() as engine:
+                first = 1
+                for share in SHARES:
+                    while (first - 1) * NODES < share * most - TURNS * step:
+                        with engine.begin() as db:
+                            raw(db, list(rows(first, FRAME)))
+                        first += FRAME
+                        status.update(f"{databases.kind}: {(first - 1) * NODES:,} rows")
+                    before = (first - 1) * NODES
+                    full, empty = Figure(), Figure()
+                    for _ in range(TURNS):
+                        data = frames(fleet(first, FRAME))
+                        with databases.opened() as other:
+                            empty.add(step, *desk(other, data, databases.server))
+                        full.add(step, *desk(engine, data, databases.server))
+                        first += FRAME
+                    share_of = statistics.median(
+                        mine / its for mine, its in zip(full.rates, empty.rates, strict=True))
+                    table.add_row(databases.kind, f"{before:,}", f"{full.rate:,.0f}",
+                                  f"{empty.rate:,.0f}", f"{share_of:.0%}",
+                                  f"{databases.size(engine) / ((first - 1) * NODES):.0f}")
+            table.add_section()
     return table
 
 
 def main() -> None:
     options = argparse.ArgumentParser()
+    options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--rows", type=int, default=10_000_000)
-    options.add_argument("--only", action="store_true")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder, Postgres() as postgres:
-        if not given.only:
-            stdout.print(compared(Path(folder), postgres))
+        kinds = [Databases(kind, Path(folder), postgres) for kind in ("PostgreSQL", "SQLite")]
+        if given.rounds:
+            stdout.print(comparison(kinds, given.rounds))
         if given.rows:
-            stdout.print(filled(postgres, given.rows))
+            stdout.print(growth(kinds, given.rows))
 
 
 if __name__ == "__main__":

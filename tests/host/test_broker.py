@@ -342,10 +342,10 @@ def test_the_gateway_takes_its_time_and_nothing_is_lost(running):
     taken, may = [], threading.Semaphore(0)
 
     class Slow:
-        async def put(self, frame, reply):
+        async def put(self, frames, reply):
             while not may.acquire(blocking=False):
                 await asyncio.sleep(0.001)
-            taken.append(frame)
+            taken.extend(frames)
 
     async def listen():
         port = brokers.Port(Slow(), running.broker, "outpost")

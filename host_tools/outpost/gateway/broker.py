@@ -311,7 +311,7 @@ class Port:
         while True:
             await self._came.wait()
             while self._inbox:
-                await self._service.put(self._inbox.popleft(), self._reply)
+                await self._service.put([self._inbox.popleft()], self._reply)
                 if self._broker.full and len(self._inbox) < INBOX // 2:
                     self._broker.resume()
             self._came.clear()

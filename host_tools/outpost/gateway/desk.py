@@ -8,6 +8,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -30,8 +33,9 @@ class Desk:
         self._engine = engine
         self._keys = keys or Keys(engine)
         self._clock = clock
-        # While PostgreSQL stores what one has read, another reads; SQLite has one writer.
-        self.hands = 2 if engine.dialect.name == "postgresql" else 1
+        # SQLite has one writer at a time, and lets others wait by sleeping
+        self._turn: AbstractContextManager[Any] = (
+            Lock() if engine.dialect.name == "sqlite" else nullcontext())
         self.refused: Counter[str] = Counter()  # frames, by reason
         self.taken = 0  # frames
         self.records = 0  # in them
@@ -60,7 +64,7 @@ class Desk:
         batch = [one for one in messages if isinstance(one, wire.Records | wire.Part)]
         beats = [one for one in messages if isinstance(one, wire.Heartbeat)]
         asking = [beat for beat in beats if beat.ask is not None]
-        with self._engine.begin() as db:
+        with self._turn, self._engine.begin() as db:
             heads = store.store(db, batch)
             for beat in beats:
                 store.hear(db, beat)

@@ -67,7 +67,7 @@ class Node:
         out = []
         while self.sent < self.total and len(out) < manners.window:
             at = self.sent, self.sent == self.acked
-            self.sent, one = self._ready.pop(at, None) or self._frame(*at, manners)
+            self.sent, one = self._ready.get(at) or self._frame(*at, manners)
             out.append(one)
         return out
 

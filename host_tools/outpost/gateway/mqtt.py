@@ -67,8 +67,8 @@ class Port:
                     self._client, wait_s = client, WAIT_S[0]
                     self.ready.set()
                     while True:
-                        for _, frame in await client.heard():
-                            await self._service.put(frame, self._reply)
+                        heard = await client.heard()
+                        await self._service.put([frame for _, frame in heard], self._reply)
             except OSError as error:
                 log.warning("%s: %s; again in %.1f s", self._broker, error, wait_s)
             finally:

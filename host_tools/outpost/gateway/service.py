@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from outpost.gateway.desk import Answer, Desk
 
-BATCH = 1000  # frames in one transaction
+BATCH = 1000  # frames in one transaction, about
+HANDS = 2  # one reads frames while the database stores those of the other
 GATHER_S = 0.003  # a node's frames come one after the other; waiting halves the commits
 QUEUE = 4000  # frames waiting for it; then their ports have to wait
 
@@ -25,36 +26,50 @@ class Service:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._queue: asyncio.Queue[tuple[bytes, Reply]] = asyncio.Queue(QUEUE)
+        self.waiting = 0  # frames that nobody has taken yet
+        self._busy = 0  # hands with frames in them
+        self._queue: asyncio.Queue[tuple[Sequence[bytes], Reply]] = asyncio.Queue()
+        self._room = asyncio.Condition()
 
-    @property
-    def waiting(self) -> int:
-        """Frames that nobody has taken yet."""
-        return self._queue.qsize()
-
-    async def put(self, frame: bytes, reply: Reply) -> None:
-        """Hand in a frame; `reply` is called with the answers there are."""
-        await self._queue.put((frame, reply))
+    async def put(self, frames: Sequence[bytes], reply: Reply) -> None:
+        """Hand in frames; `reply` is called with the answers there are."""
+        if self.waiting >= QUEUE:
+            async with self._room:
+                await self._room.wait_for(lambda: self.waiting < QUEUE)
+        self.waiting += len(frames)
+        self._queue.put_nowait((frames, reply))
 
     async def run(self) -> None:
         """Take frames and answer them. A failing database is tried again; nodes ask again."""
         async with asyncio.TaskGroup() as hands:
-            for _ in range(self.desk.hands):
+            for _ in range(HANDS):
                 hands.create_task(self._work())
 
     async def _work(self) -> None:
         while True:
             batch = [await self._queue.get()]
             await asyncio.sleep(GATHER_S)
-            while not self._queue.empty() and len(batch) < BATCH:
+            while self._busy and self.waiting < BATCH:
+                await asyncio.sleep(GATHER_S)  # a second hand is for who has all hands full
+            count = len(batch[0][0])
+            while not self._queue.empty() and count < BATCH:
                 batch.append(self._queue.get_nowait())
+                count += len(batch[-1][0])
+            self.waiting -= count
+            async with self._room:
+                self._room.notify_all()
+            frames = [frame for some, _ in batch for frame in some]
+            self._busy += 1
             try:
-                answers = await asyncio.to_thread(self.desk.take, [frame for frame, _ in batch])
+                answers = await asyncio.to_thread(self.desk.take, frames)
             except Exception as error:  # nobody is acknowledged, so everything comes again
-                log.error("%d frames were not stored: %s", len(batch), told(error))
+                log.error("%d frames were not stored: %s", count, told(error))
                 await asyncio.sleep(1)
                 answers = []
-            replies = {int.from_bytes(frame[1:5], "little"): reply for frame, reply in batch}
+            finally:
+                self._busy -= 1
+            replies = {int.from_bytes(frame[1:5], "little"): reply
+                       for some, reply in batch for frame in some}
             ways: dict[Reply, list[Answer]] = {}
             for answer in answers:
                 ways.setdefault(replies[answer[0]], []).append(answer)

@@ -286,6 +286,7 @@ def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute("PRAGMA cache_size = -64000")  # KB; what has no room is written twice
 
 
 def lots(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

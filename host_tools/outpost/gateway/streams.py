@@ -99,7 +99,7 @@ class Port:
                     continue
                 for frame in lines.feed(data):
                     waiting = asyncio.run_coroutine_threadsafe(
-                        self._service.put(frame, self._reply), loop)
+                        self._service.put([frame], self._reply), loop)
                     while not stop.is_set() and not waiting.done():
                         wait([waiting], 0.2)
 
