@@ -241,7 +241,7 @@ def windows(table: Table, scratch: Path, motion: build.Result, uf2: Path) -> flo
 SCRATCH = 0x4005800C  # of the watchdog; the node has the first four, the bootrom the last
 WINDOW_US = 64 * 80_000  # of motion, from the sensor's start to its last sample
 BOOT = f"import time, machine\nmachine.mem32[{SCRATCH + 20}] = time.ticks_us()\n"
-IMPORT = BOOT + f"""
+IMPORT = f"""
 from node import board, cycle
 __import__("node.board.rp2")
 machine.mem32[{SCRATCH + 24}] = time.ticks_us() - machine.mem32[{SCRATCH + 20}]
@@ -251,10 +251,11 @@ machine.mem32[{SCRATCH + 24}] = time.ticks_us() - machine.mem32[{SCRATCH + 20}]
 def first_decision(table: Table, label: str, uf2: Path, files: dict[str, bytes],
                    rom: bytes = b"") -> tuple[int, int]:
     """From power-on over a used ring; return us to the first line of ours, and of its imports."""
+    boot = BOOT.encode() + files.get("boot.py", b"")
     with Emulator(usb=False) as board:
         board.load(uf2=uf2, parts={
             firmware.FIRMWARE_BYTES: rom,
-            firmware.FILES_OFFSET: firmware.files_image(files | {"boot.py": BOOT.encode()})})
+            firmware.FILES_OFFSET: firmware.files_image(files | {"boot.py": boot})})
         board.power()
         board.run(60 * SECOND_US)  # opens the rings' first sectors
         board.power(on=False)

@@ -14,14 +14,15 @@ class BytecodeError(OutpostError):
 
 
 def build(arch: str = "x64", folder: Path | None = None) -> Path:
-    """Compile main.py and node/ into `folder`, what has changed of it; return `folder`.
+    """Compile main.py, bundle.py and node/ into `folder`, what has changed; return `folder`.
 
     `arch` is whose machine code the few native functions become; the default folder is its own.
     Raises BytecodeError with the compiler's words.
     """
     folder = folder or BUILD / "firmware" / "bytecode" / arch
     sources = {path.relative_to(FIRMWARE).with_suffix(".mpy"): path
-               for path in (FIRMWARE / "main.py", *(FIRMWARE / "node").rglob("*.py"))}
+               for path in (FIRMWARE / "main.py", FIRMWARE / "bundle.py",
+                            *(FIRMWARE / "node").rglob("*.py"))}
     for target, source in sources.items():
         path = folder / target
         if not path.exists() or path.stat().st_mtime_ns != source.stat().st_mtime_ns:

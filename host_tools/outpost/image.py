@@ -69,19 +69,47 @@ class Region:
 # --- files ---
 
 
-def application(board: Board) -> dict[str, bytes]:
-    """Return the node's program as files, {path: content}: main.py, and node/ as bytecode.
+def node_files(board: Board) -> dict[str, bytes]:
+    """Return the node's Python as bytecode, {path: content}.
 
     Board files of other chips are left out, and so is the unix board's sensor.
     """
     compiled = bytecode.build(board.chip["architecture"])
     chip = "esp32" if board.chip["name"].startswith("ESP32") else "rp2"
-    files = {"main.py": (FIRMWARE / "main.py").read_bytes()}
+    files = {}
     for path in sorted((compiled / "node").rglob("*.mpy")):
         other = path.parent.name == "board" and path.stem not in ("__init__", *FOR[chip])
         if not other and path.stem != "replay":
             files[str(path.relative_to(compiled))] = path.read_bytes()
     return files
+
+
+def application(board: Board) -> dict[str, bytes]:
+    """Return the node's program as files: what runs at a boot, and its Python in one file."""
+    compiled = bytecode.build(board.chip["architecture"])
+    return {"boot.py": b"import bundle\n", "main.py": (FIRMWARE / "main.py").read_bytes(),
+            "bundle.mpy": (compiled / "bundle.mpy").read_bytes(),
+            "node.bundle": bundle(node_files(board))}
+
+
+def bundle(files: dict[str, bytes]) -> bytes:
+    """Return `files` as one: docs/bundle.md."""
+    folders = {str(folder) for name in files for folder in Path(name).parents}
+    index: dict[str, list[int]] = {f"/{name}": [] for name in sorted(folders - {"."})}
+    at = 0
+    for name, content in sorted(files.items()):
+        index[f"/{name}"] = [at, len(content)]
+        at += len(content)
+    head = json.dumps(index, separators=(",", ":")).encode()
+    return struct.pack("<H", len(head)) + head + b"".join(files[name] for name in sorted(files))
+
+
+def read_bundle(data: bytes) -> dict[str, bytes]:
+    """Return the files in a bundle."""
+    (size,) = struct.unpack_from("<H", data)
+    begin = 2 + size
+    return {name[1:]: data[begin + where[0]:begin + sum(where)]
+            for name, where in json.loads(data[2:begin]).items() if where}
 
 
 def model_files(folder: Path, arch: str) -> dict[str, bytes]:

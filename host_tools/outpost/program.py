@@ -49,8 +49,7 @@ def romfs(board: Board) -> bytes:
     if "program" not in [region.name for region in board.flash.regions]:
         raise ProgramError(f"{board.name} carries its program among its files: flash it whole, "
                            f"outpost flash --board {board.name}")
-    node = {name: data for name, data in image.application(board).items() if "/" in name}
-    data, room = image.romfs(node), board.flash.region("program").size
+    data, room = image.romfs(image.node_files(board)), board.flash.region("program").size
     if len(data) > room:
         raise ProgramError(f"the node's Python has {len(data):,} bytes, {board.name}'s flash map "
                            f"{room:,} for it (flash.region.program)")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from outpost import boards, build, compile, data, firmware, link, recipe
+from outpost import image as image_files
 from outpost.emulator import Emulator, EmulatorError
 from outpost.emulator.mission import fly
 from outpost.paths import BOARDS, FIRMWARE, NATIVE
@@ -503,6 +504,24 @@ def bare(model):
             (folder / file).write_text((model(name).folder / file).read_text())
         folders.append(folder)
     return firmware.build(folders, frozen=False, out=firmware.BUILD / "firmware/bare").uf2
+
+
+@pytest.mark.long
+def test_a_wake_out_of_a_bundle(bare):
+    with Emulator() as board:
+        board.load(uf2=bare, parts={FILES.offset: firmware.files_image(
+            {name: data for name, data in image_files.application(MAP).items()
+             if name != "main.py"})})
+        at_prompt(board)
+        assert board.execute("""
+from node import board, cycle
+from node.state import State
+here = board.here()
+here.sleep = lambda ms, event=True: None
+wake = cycle.Wake(here, State())
+wake.live()
+print(wake.state.wakes, cycle.__file__)
+""") == "1 /bundle/node/cycle.mpy\n"
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import sys
 import pytest
 from fakes import micropython_image
 
-from outpost import boards, esp32, image, provision
+from outpost import boards, bytecode, esp32, image, provision
 from outpost.errors import OutpostError
 from outpost.image import ImageError, Region
 from outpost.paths import BOARDS
@@ -49,6 +49,36 @@ def test_micropython_mounts_the_file_system(on_micropython, tmp_path):
         "vfs.mount(vfs.VfsLfs2(Device()), '/fs')\n"
         "print(open('/fs/a/b.txt').read() == 'hello' * 1000, open('/fs/small').read())"
     ) == "True few\n"
+
+
+def test_micropython_imports_from_a_bundle(on_micropython, tmp_path):
+    code = bytecode.build()
+    whole = image.bundle({path.relative_to(code).as_posix(): path.read_bytes()
+                          for path in (code / "node").rglob("*.mpy")})
+    (tmp_path / "node.bundle").write_bytes(whole)
+    (tmp_path / "bundle.mpy").write_bytes((code / "bundle.mpy").read_bytes())
+    assert on_micropython(
+        "import sys\n"
+        "sys.path.insert(0, '')\n"
+        "import bundle\n"
+        "from node import cycle\n"
+        "print(sys.path[0], cycle.__file__, sys.modules['node.modes'].__file__)\n"
+        "from node.uplink.session import Session\n"  # later, and a folder deeper
+        "for name in ('node.nothing', 'nothing'):\n"
+        "    try: __import__(name)\n"
+        "    except ImportError as error: print(error)"
+    ) == ("/bundle /bundle/node/cycle.mpy /bundle/node/modes.mpy\n"
+          "no module named 'node.nothing'\nno module named 'nothing'\n")
+
+
+def test_a_bundle_gives_back_its_files():
+    files = {"node/a.mpy": b"a" * 300, "node/b/__init__.mpy": b"", "node/b/c.mpy": b"c"}
+    whole = image.bundle(files)
+    assert image.read_bundle(whole) == files == image.read_bundle(whole + b"more")
+    (size,) = struct.unpack_from("<H", whole)
+    assert json.loads(whole[2:2 + size]) == {
+        "/node": [], "/node/b": [], "/node/a.mpy": [0, 300], "/node/b/__init__.mpy": [300, 0],
+        "/node/b/c.mpy": [300, 1]}
 
 
 def test_files_that_do_not_fit_are_named_with_the_room_there_is():

@@ -26,6 +26,9 @@ def setup():
     device = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="vfs")[0]
     vfs.mount(vfs.VfsLfs2(device), "/flash")
     os.chdir("/flash")
+    __import__("machine")  # the fake one, before somebody takes the unix port's
+    with open("boot.py") as file:
+        exec(file.read())
     from node import board
 
     board.here = here  # sys.platform, by which a board is chosen, says linux here
