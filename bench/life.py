@@ -30,7 +30,7 @@ WHY = {
                   "in 70 ms, of which 68 ms are here",
     "boot.nvs": "the port sets NVS up before Python runs; theirs leaves it out",
     "boot.mount": "stock _boot.py mounts the file system and runs main.py from it; theirs neither",
-    "boot.import": "20 modules of the node; out of one file 141 ms, frozen a tenth; theirs has none",
+    "boot.import": "20 modules of the node: from one file 141 ms, frozen a tenth; theirs has none",
     "boot.model": "the model's native module, loaded",
     "boot": "what else a wake begins with: state, modes, the ring's heads",
     "capture": "a window of 5.12 s in light sleep with the sensor on: theirs senses nothing",
