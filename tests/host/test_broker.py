@@ -369,6 +369,7 @@ def test_the_gateway_takes_its_time_and_nothing_is_lost(running):
         new.send(publish("outpost/9/up", b"9 0"))
         until(lambda: running.call(lambda: running.broker.named["new"].held))
         assert len(port._inbox) <= brokers.INBOX
+        running.call(running.broker.cut, 1e9)  # long after; but they could not speak
         may.release(3 * each + 1)
         until(lambda: len(taken) == 3 * each + 1)
         new.send(PING)
@@ -378,6 +379,9 @@ def test_the_gateway_takes_its_time_and_nothing_is_lost(running):
             == [b"%d %d" % (i, k) for k in range(each)]
         for k in range(each):
             assert line.hear() == (0x40, struct.pack(">H", 1 + k))
+    running.call(running.broker.cut, 1e9)
+    for line in lines:
+        assert line.ended()
         line.socket.close()
     for thread in threads:
         thread.join(WAIT_S)

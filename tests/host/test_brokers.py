@@ -423,6 +423,22 @@ def test_half_open_connections_end_with_the_deadline(kind, tmp_path, request, no
     check_rows(database)
 
 
+def test_the_gateways_own_connection_half_open(tmp_path, mosquitto, monkeypatch):
+    """A router forgets it, say; the gateway notices by itself, and nodes go on meanwhile."""
+    monkeypatch.setattr(client, "KEEPALIVE_S", 2)
+    nodes = made(5, 100)
+    database = enrolled(tmp_path / "gateway.db", keys(nodes))
+    here = mqtt.Where("127.0.0.1", mosquitto.port)
+    with Proxy(mosquitto.port, lambda name, data: data) as proxy, \
+            gateway(database, broker=mqtt.Where("127.0.0.1", proxy.port)):
+        home(nodes, here, Manners(records=5))
+        proxy.freeze()
+        more = [Node(node.number, 200, acked=100) for node in nodes]
+        home(more, here, Manners(records=5, patience_s=0.5))
+        assert proxy.frozen
+    check(database, more)
+
+
 def check_rows(database: str | Path) -> None:
     engine = store.connect(database)
     with engine.connect() as db:
