@@ -1,14 +1,16 @@
 """Roll-outs at the gateway's desk: who is offered what and when, on both databases."""
 
 import struct
+import time
 
 import pytest
+from gateways import gateway
 
 from node import downlink, frame, heartbeat, modes, record, verdict
 from node.batch import Batch
 from node.frame import Seal
 from node.outbox import EVENT
-from outpost.gateway import rollouts, store
+from outpost.gateway import main, rollouts, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 
@@ -211,6 +213,19 @@ def test_canaries_that_do_not_show_in_time_that_they_are_well_stop_it(engine, no
     clock.now += 86400
     rollouts.tick(engine)
     assert told(engine, rollout)[0] == "rest"
+
+
+def test_a_gateway_lets_deadlines_pass_though_nobody_reports(tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "TICK_S", 0.02)
+    database = tmp_path / "gateway.db"
+    engine = store.connect(database)
+    rollout = begin(engine, canary=1, healthy_s=0.1, deadline_s=0.2)
+    with gateway(database):
+        until = time.monotonic() + 60
+        while told(engine, rollout)[0] == "canary" and time.monotonic() < until:
+            time.sleep(0.02)
+    assert told(engine, rollout)[:2] == ("stopped", "after 0 min node 1 has not asked for it")
+    engine.dispose()
 
 
 def test_pieces_are_those_that_were_asked_for_by_whom_they_are_for(engine, nodes, clock):
