@@ -13,6 +13,7 @@ import contextlib
 import logging
 import math
 import re
+import resource
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +29,8 @@ from outpost.gateway.service import Service
 
 HELLO_S = 10.0  # a connection that doesn't say CONNECT by then ends
 SWEEP_S = 1.0  # between two looks for who has fallen silent
-MOST = 900  # connections; a process may have 1,024 files open, unless somebody changed that
+MOST = 900  # connections …
+SPARE = 200  # … which leave so many of the files that a process may have open, often 1,024 in all
 ROOM = 1 << 18  # bytes that wait for a link; what comes beyond is dropped
 FLYING = 1000  # messages of QoS 1 that one has not confirmed; the same
 FILTERS = 1000  # that one may subscribe to
@@ -54,6 +56,9 @@ class Broker:
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
         self.named: dict[str, Connection] = {}
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = MOST if files == resource.RLIM_INFINITY else min(
+            MOST, max(files - SPARE, files // 4))
         self.dropped = 0  # messages a slow link had no room for
         self.full = False  # the gateway has enough to do
         self._exact: dict[str, dict[Subscriber, int]] = {}
@@ -139,7 +144,7 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # for who wants no keepalive
         self._broker.connections.add(self)
-        if len(self._broker.connections) > MOST:
+        if len(self._broker.connections) > self._broker.most:
             self.end("one too many")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -341,7 +346,7 @@ async def embedded(host: str, port: int) -> AsyncIterator[tuple[Broker, Where]]:
     broker = Broker()
     try:
         server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(broker), host, port, backlog=512)
+            lambda: Connection(broker), host, port)
     except (OSError, OverflowError) as error:
         raise ListenError(f"nobody can listen at {host}:{port}: is a broker running there? "
                           "Choose another with --listen HOST:PORT, or use that one with "
