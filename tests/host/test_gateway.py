@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import select
+import sqlite3
 import struct
 import tty
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from gateways import enrolled, gateway
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 from typer.testing import CliRunner
 
 from node import document, downlink, frame, heartbeat
@@ -328,6 +330,22 @@ def test_who_asks_is_told_the_time_last(engine):
         (frame.ACK, ((LANE, EPOCH, 1),)), (frame.TIME, (0xABCD1234, 1_800_000_000))]
     (_, quiet), = Desk(engine, clock=None).take(beat(1, 2, nonce=1))
     assert read(quiet) == (frame.TIME, (1, 0))
+
+
+def test_a_full_disk_costs_nothing_but_time(tmp_path):
+    desk, engine = open_desk(tmp_path / "gateway.db")
+    frames = [batch(20 * n, range(20 * n + 1, 20 * n + 21)) for n in range(40)]
+    with engine.begin() as db:
+        here = db.exec_driver_sql("PRAGMA page_count").scalar()
+    event.listen(engine, "checkout", lambda connection, *_: connection.execute(
+        f"PRAGMA max_page_count = {limit}"))
+    limit = here + 4
+    with pytest.raises((store.StoreError, sqlite3.Error), match="database or disk is full"):
+        desk.take(frames)
+    assert stored(engine) == []
+    limit = here + 4000
+    assert head(desk, *frames) == 800 and stored(engine) == list(range(1, 801))
+    engine.dispose()
 
 
 # --- the end ---

@@ -70,6 +70,11 @@ def test_a_folder_that_is_not_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_heavy_model_that_is_not_there(tmp_path):
+    refused([*GATEWAY, "--heavy", "nothing", "--database", str(tmp_path / "x.db")], "nothing")
+    assert not list(tmp_path.iterdir())
+
+
 def test_certificates_that_are_not_there(tmp_path):
     ca = tmp_path / "ca.pem"
     for text in (None, "no certificate"):

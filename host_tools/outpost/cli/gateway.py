@@ -52,12 +52,15 @@ def gateway(
 
     from rich.logging import RichHandler
 
+    from outpost import recipe
     from outpost.console import console, print_json
     from outpost.gateway import main, mqtt, screen, store, views
     from outpost.gateway.service import Service
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]",
                         handlers=[RichHandler(console=console, show_path=False)])
+    if heavy:
+        recipe.load(recipe.find(heavy))
     if not database:
         store.DEFAULT.parent.mkdir(parents=True, exist_ok=True)
     at, _, number = listen.rpartition(":")
@@ -70,7 +73,7 @@ def gateway(
         database=(database if "://" in database
                   else Path(database or store.DEFAULT)),
         broker=mqtt.where(broker, str(ca) if ca else None) if broker else None,
-        listen=(at, int(number)), group=share or None, serial=serial or [],
+        listen=(at.strip("[]"), int(number)), group=share or None, serial=serial or [],
         clock=clock if time else None, provisioned=provisioned, durable=not volatile,
         heavy=heavy or None)
 
