@@ -34,7 +34,7 @@ from outpost.gateway.packets import (
 PING, BYE = b"\xc0\x00", b"\xe0\x00"
 KEEPALIVE_S = 60
 ANSWER_S = 10.0  # for the broker to answer
-MOST = 2000  # messages that wait to be heard; then the broker has to
+MOST = 500  # messages that wait to be heard; then the broker has to
 
 Message = tuple[bytes, bytes]  # topic, payload
 

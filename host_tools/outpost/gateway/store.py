@@ -286,7 +286,6 @@ def _prepare_sqlite(durable: bool, connection: Any, _: Any) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     connection.execute("PRAGMA busy_timeout = 30000")
-    connection.execute("PRAGMA cache_size = -64000")  # KB; what has no room is written twice
 
 
 def lots(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -405,7 +404,7 @@ def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
     for lane, (head, reach) in heads.items():
         if reach > head:
             heads[lane] = _follow(db, lane, head), reach
-    moved = [(*lane, *at, now) for lane, at in heads.items() if at != before[lane]]
+    moved = [(*lane, *at) for lane, at in heads.items() if at != before[lane]]
     if moved:
         _move(db, moved)
     return {lane: head for lane, (head, _) in heads.items()}
@@ -415,13 +414,19 @@ def _move(db: Connection, moved: Iterable[tuple[Any, ...]]) -> None:
     """Set head and reach as in these rows of `lanes`."""
     if db.dialect.name == "postgresql":
         db.exec_driver_sql(
-            f"UPDATE lanes SET head = new.head, reach = new.reach FROM "
-            f"{_copied(db, lanes, moved)} AS new WHERE lanes.node = new.node "
-            "AND lanes.lane = new.lane AND lanes.epoch = new.epoch")
+            "UPDATE lanes SET head = new.head, reach = new.reach FROM "
+            "unnest(%s::bigint[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[]) "
+            "AS new (node, lane, epoch, head, reach) WHERE lanes.node = new.node "
+            "AND lanes.lane = new.lane AND lanes.epoch = new.epoch", _columns(moved))
     else:
         db.exec_driver_sql("UPDATE lanes SET head = ?4, reach = ?5 "
                            "WHERE node = ?1 AND lane = ?2 AND epoch = ?3",
-                           [row[:5] for row in moved])
+                           list(moved))
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> tuple[list[Any], ...]:
+    """Return rows as PostgreSQL's unnest() takes them."""
+    return tuple(map(list, zip(*rows, strict=True)))
 
 
 def _records(one: Records | Part) -> Records:
@@ -461,11 +466,12 @@ def _lock(db: Connection, wanted: set[Lane], now: float) -> dict[Lane, tuple[int
 
 def _look(db: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
     """Return (node, lane, epoch, head, reach) of those rows of `lanes` that there are."""
-    if db.dialect.name == "postgresql":  # which would look through all lanes for a long list
+    if db.dialect.name == "postgresql":
         return db.exec_driver_sql(
-            f"SELECT node, lane, epoch, lanes.head, lanes.reach FROM {_copied(db, lanes, rows)} "
-            "JOIN lanes USING (node, lane, epoch) ORDER BY node, lane, epoch FOR UPDATE OF lanes"
-        ).all()
+            "SELECT node, lane, epoch, lanes.head, lanes.reach FROM "
+            "unnest(%s::bigint[], %s::integer[], %s::bigint[]) AS new (node, lane, epoch) "
+            "JOIN lanes USING (node, lane, epoch) ORDER BY node, lane, epoch FOR UPDATE OF lanes",
+            _columns(row[:3] for row in rows)).all()
     return [found for some in lots(rows) for found in db.exec_driver_sql(
         "SELECT node, lane, epoch, head, reach FROM lanes WHERE (node, lane, epoch) IN "
         f"(VALUES {', '.join(['(?, ?, ?)'] * len(some))})",
