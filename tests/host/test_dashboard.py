@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from node import record, verdict
 from outpost import words
-from outpost.dashboard import health, login, models
+from outpost.dashboard import curves, health, login, models
 from outpost.dashboard import node as one_node
 from outpost.dashboard import rollouts as all_rollouts
 from outpost.dashboard import windows as all_windows
@@ -226,15 +226,30 @@ def test_a_nodes_page_tells_its_story(visit, forty, viewport):
     page = visit(forty, "/nodes/1017", viewport)
     expect(page.locator("#head")).to_contain_text("DEGRADED: no link")
     expect(page.locator("#head")).to_contain_text("over the link today")
-    for plot in ("battery", "joules", "decisions"):  # drawn, not only there
-        expect(page.locator(f"#{plot} .main-svg").first).to_be_visible()
-    shown = {name: json.loads(page.locator(f"#{name}").get_attribute("data-figure"))
-             for name in ("battery", "joules", "decisions")}
-    assert {one["name"] for one in shown["joules"]["data"]} == set(words.PHASES)
-    assert [one["name"] for one in shown["battery"]["data"]] == ["charge", "forecast",
-                                                                 "DEGRADED"]
-    assert shown["battery"]["layout"]["shapes"]
-    assert all(0 <= y <= 100 for one in shown["decisions"]["data"] for y in one["y"])
+    def keys(name: str) -> list[str]:
+        return page.locator(f"#{name} figcaption span").all_inner_texts()
+
+    for name in ("battery", "joules", "decisions"):  # drawn, not only there
+        drawn = page.locator(f"#{name} svg")
+        expect(drawn).to_be_visible()
+        inside = drawn.evaluate("""svg => {
+            const frame = svg.getBoundingClientRect(), inside = one => {
+                const {left, right, top, bottom} = one.getBoundingClientRect();
+                return left > frame.left - 9 && right < frame.right + 9
+                    && top > frame.top - 9 && bottom < frame.bottom + 9;
+            };
+            return [...svg.querySelectorAll("rect, polyline, .dot")].map(inside);
+        }""")
+        assert len(inside) > 3 and all(inside)
+        assert len(page.locator(f"#{name} .row").all_inner_texts()) >= 3
+        assert 1 <= len(page.locator(f"#{name} .column").all_inner_texts()) <= 6
+    assert keys("joules") == list(words.PHASES)
+    assert keys("battery") == ["forecast", "DEGRADED"] and len(keys("decisions")) > 2
+    expect(page.locator("#battery polyline")).to_have_count(2)
+    assert re.fullmatch(r"DEGRADED from 20.* to 20.*", page.locator(
+        "#battery rect title").first.text_content())
+    assert re.fullmatch(r"20.*: \w+, \d+ %, by (gate|main)", page.locator(
+        "#decisions .dot title").first.text_content())
     expect(page.locator("#latency figure")).to_have_count(8)
     events = page.locator("#events").inner_text()
     assert "FULL → DEGRADED: no link" in events and "→ still" in events
@@ -250,14 +265,14 @@ def test_a_nodes_page_follows_it(visit, tmp_path):
     node, = fleet.fill(database, 1, days=1)
     page = visit(database, f"/nodes/{node.number}")
     page.evaluate("window.mark = 'the same page'")
-    curve = page.locator("#battery").get_attribute("data-figure")
+    curve = page.locator("#battery polyline").first.get_attribute("points")
     now = time.time()
     node.live(now - 300, now, 1.0, 1)
     node.fault(fleet.outbox.ALERT, now, fleet.record.STAGE_FAILED, 3, True)
     Desk(store.connect(database), clock=None).take(list(node.report(now)))
     expect(page.locator("#events .alarm")).to_contain_text("stage failed: infer")
     expect(page.locator("#head")).to_contain_text("stage failed")
-    assert page.locator("#battery").get_attribute("data-figure") != curve
+    expect(page.locator("#battery polyline").first).not_to_have_attribute("points", curve)
     assert page.evaluate("window.mark") == "the same page"
 
 
@@ -614,3 +629,18 @@ def test_whoever_looks_does_not_keep_the_gateway_waiting(tmp_path):
             db.execute(store.status.delete())
     with Reader(database).read() as db:
         assert db.execute(store.status.select()).one().wakes > before.wakes
+
+
+def test_round_figures_beside_a_curve():
+    day = curves.DAY_S
+    one = curves.Curve(0, 30 * day, 0, 104, "%")
+    assert one.rows == [(1000, "0 %"), (519, "50 %"), (38, "100 %")]
+    assert one.columns == [(233, "8 Jan"), (467, "15 Jan"), (700, "22 Jan"), (933, "29 Jan")]
+    assert [said for _, said in curves.Curve(0, 3 * day, 0, 1, "J").columns] == [
+        "12:00", "2 Jan", "12:00", "3 Jan", "12:00"]
+    assert [said for _, said in curves.Curve(3000, 12000, 0, 1, "J").columns] == [
+        "01:00", "02:00", "03:00"]
+    assert [said for _, said in curves.Curve(0, 1, 3.31, 3.48, "V").rows] == [
+        "3.35 V", "3.4 V", "3.45 V"]
+    assert curves.Curve(5, 5, 0, 1, "J").columns == []  # a single moment
+    assert curves.Curve(0, 90 * 365 * day, 0, 1e-6, "J").rows[1][1] == "5e-07 J"

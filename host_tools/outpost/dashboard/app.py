@@ -1,8 +1,8 @@
 """The dashboard's pages: what is asked, what is read for it, which template it goes into.
 
-A page is a page: whole HTML, made here, readable without scripts but for its curves. While it is
-open, static/live.js asks for it again every second with the version it has, and puts what is new
-in its place; where nothing is, the answer is empty. So nothing is kept here between two requests.
+A page is a page: whole HTML, made here, readable without scripts. While it is open, static/live.js
+asks for it again every second with the version it has, and puts what is new in its place; where
+nothing is, the answer is empty. So nothing is kept here between two requests.
 """
 
 import gzip
@@ -39,7 +39,7 @@ LONGEST_LABEL = 60
 REFRESH_S = 30  # what is told of time alone ("late") is worked out afresh so often
 SECURITY = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
-                               "img-src 'self' data: blob:; frame-ancestors 'none'",
+                               "img-src 'self' data:; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin", "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store"}
 TYPES = {".css": "text/css", ".js": "text/javascript"}
@@ -209,14 +209,8 @@ class Asset:
 @cache
 def _assets() -> dict[str, Asset]:
     """Return all there are, by name. None of it comes from elsewhere."""
-    import importlib.util
-
-    plotly = importlib.util.find_spec("plotly")
-    assert plotly is not None and plotly.origin is not None
-    files = [*(HERE / "static").iterdir(),
-             Path(plotly.origin).parent / "package_data/plotly.min.js"]
     found = {}
-    for file in files:
+    for file in (HERE / "static").iterdir():
         content = file.read_bytes()
         found[file.name] = Asset(gzip.compress(content, 4), TYPES[file.suffix],
                                  hashlib.sha256(content).hexdigest()[:12])

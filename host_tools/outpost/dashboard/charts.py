@@ -1,35 +1,21 @@
-"""Curves of a node's page, as the JSON that plotly.js draws; the reports' colours."""
+"""Curves of a node's page; the reports' colours."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import outpost.device  # noqa: F401  # firmware/ on the path
 from node import latency, record
 from outpost import words
+from outpost.dashboard.curves import DAY_S, Curve
 from outpost.gateway.views import Record, State
 from outpost.page import BANDS, FAINT, INK, PHASES, when
 
-DAY_S = 86400
 AHEAD = 1.0  # a forecast is drawn as far as there is a past, at least a week
-GRID = "#eef0f3"
+LEAST_DAYS = 7  # of joules: a bar is not the whole page
+HOVERED = 100  # points of a curve that say what they are
 CLASSES = ("#2f6f9f", "#e0813a", "#3b8f5a", "#8e5ea2", "#d9b44a", "#6cc0b4", "#c43c39", "#9aa7b5")
 
-Figure = dict[str, Any]
 Band = tuple[int, float, float]  # mode, from, to
-
-
-def told(data: list[Figure], height: int, **layout: Any) -> str:
-    """Return a figure as JSON, laid out as all are."""
-    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "linecolor": GRID}
-    given = {name: {**axis, **layout.pop(name, {})} for name in ("xaxis", "yaxis")}
-    return json.dumps({"data": data, "layout": {
-        "height": height, "margin": {"l": 8, "r": 8, "t": 8, "b": 8}, "paper_bgcolor": "white",
-        "plot_bgcolor": "white", "font": {"family": "system-ui, sans-serif", "color": INK,
-                                          "size": 12.5},
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0,
-                   "traceorder": "normal", "font": {"color": FAINT}},
-        "hoverlabel": {"align": "left"}, "dragmode": False, **given, **layout}})
 
 
 def bands(states: Sequence[State], events: Iterable[Record], now_s: float) -> list[Band]:
@@ -50,71 +36,69 @@ def bands(states: Sequence[State], events: Iterable[Record], now_s: float) -> li
     return found
 
 
-def battery(states: Sequence[State], modes: Iterable[Band], days_left: int | None) -> str:
+def battery(states: Sequence[State], modes: Iterable[Band], days_left: int | None) -> Curve:
     """Charge over time with modes as bands, and where it goes; volts where charge is unknown."""
     charged = [one for one in states if one.soc is not None]
     shown = charged or states
-    y = [one.soc if charged else one.battery_mv / 1000 for one in shown]
-    volts = [f"{one.battery_mv / 1000:.2f} V, {one.temperature_c} °C" for one in shown]
-    data: list[Figure] = [{
-        "x": [when(one.time_s) for one in shown], "y": y, "text": volts, "name": "charge",
-        "mode": "lines", "line": {"color": INK, "width": 2}, "showlegend": False,
-        "hovertemplate": "%{y} %<br>%{text}<extra></extra>" if charged
-        else "%{text}<extra></extra>"}]
+    points = [(float(one.time_s), float(one.soc or 0) if charged else one.battery_mv / 1000)
+              for one in shown]
+    last_s, last = points[-1]
+    span_s = fall = 0.0
     if charged and days_left is not None:
-        last, charge = charged[-1], charged[-1].soc or 0
-        span_s = min(days_left * DAY_S,
-                     max(AHEAD * (last.time_s - charged[0].time_s), 7 * DAY_S))
-        fall = charge * span_s / (days_left * DAY_S) if days_left else charge
-        data.append({"x": [when(last.time_s), when(last.time_s + span_s)],
-                     "y": [charge, charge - fall], "mode": "lines", "name": "forecast",
-                     "line": {"color": FAINT, "dash": "dash", "width": 1.5},
-                     "hoverinfo": "skip"})
-    shapes = []
-    for mode, begin, end in modes:
-        shapes.append({"type": "rect", "xref": "x", "yref": "paper", "x0": when(begin),
-                       "x1": when(end), "y0": 0, "y1": 1, "line": {"width": 0},
-                       "fillcolor": BANDS.get(words.MODES.get(mode, ""), FAINT), "opacity": 0.25,
-                       "layer": "below"})
-    for mode in sorted({mode for mode, _, _ in modes}):
+        span_s = min(days_left * DAY_S, max(AHEAD * (last_s - points[0][0]), 7 * DAY_S))
+        fall = last * span_s / (days_left * DAY_S) if days_left else last
+    values = [value for _, value in points]
+    low, high, unit = (0.0, 104.0, "%") if charged else (min(values) - 0.05, max(values) + 0.05,
+                                                         "V")
+    drawn = Curve(points[0][0], last_s + span_s, low, high, unit)
+    for mode, begin_s, end_s in modes:
         name = words.MODES.get(mode, str(mode))
-        data.append({"x": [None], "y": [None], "mode": "markers", "name": name,
-                     "marker": {"symbol": "square", "size": 11, "opacity": 0.5,
-                                "color": BANDS.get(name, FAINT)}})
-    return told(data, 260, shapes=shapes, yaxis={"range": [0, 104], "ticksuffix": " %"}
-                if charged else {"ticksuffix": " V"}, xaxis={"type": "date"}, showlegend=True)
+        drawn.keys[name] = BANDS.get(name, FAINT)
+        drawn.box(begin_s, end_s, low, high, drawn.keys[name],
+                  f"{name} from {when(begin_s)} to {when(end_s)}", 0.25)
+    drawn.line(points, INK)
+    if span_s:
+        drawn.line([points[-1], (last_s + span_s, last - fall)], FAINT, dashed=True)
+        drawn.keys = {"forecast": FAINT, **drawn.keys}
+    step = -(-len(points) // HOVERED)
+    for one, point in zip(shown[::-step], points[::-step], strict=True):
+        charge = f"{one.soc} %, " if charged else ""
+        drawn.dot(*point, f"{when(one.time_s)}: {charge}{one.battery_mv / 1000:.2f} V, "
+                          f"{one.temperature_c} °C")
+    return drawn
 
 
-def joules(days: dict[int, list[int]], today: tuple[int, dict[str, int]] | None) -> str:
+def joules(days: dict[int, list[int]], today: tuple[int, dict[str, int]] | None) -> Curve:
     """Joules a day by phase; `today` is (day, µJ by phase's number) so far."""
     spent = {day: [mj / 1e3 for mj in by] for day, by in sorted(days.items())}
     if today is not None:
         spent[today[0]] = [today[1].get(str(phase), 0) / 1e6 for phase in range(len(words.PHASES))]
-    x = [when((day + 0.5) * DAY_S) for day in spent]
-    data = [{"type": "bar", "x": x, "y": [round(by[number], 4) for by in spent.values()],
-             "name": phase, "marker": {"color": PHASES[number], "line": {"width": 0}},
-             "hovertemplate": f"{phase} %{{y:.3g}} J<extra></extra>"}
-            for number, phase in enumerate(words.PHASES)
-            if any(by[number] for by in spent.values())]
-    return told(data, 260, barmode="stack", bargap=0.12, xaxis={"type": "date"},
-                yaxis={"ticksuffix": " J"})
+    first, last = min(spent), max(spent)
+    drawn = Curve(first * DAY_S, max(last + 1, first + LEAST_DAYS) * DAY_S, 0,
+                  1.04 * max(max(map(sum, spent.values())), 1e-6), "J")
+    for day, by in spent.items():
+        below = 0.0
+        for name, colour, joule in zip(words.PHASES, PHASES, by, strict=False):
+            if joule:
+                drawn.keys[name] = colour
+                drawn.box((day + 0.06) * DAY_S, (day + 0.94) * DAY_S, below, below + joule, colour,
+                          f"{when(day * DAY_S)[:10]}: {name} {joule:.3g} J")
+                below += joule
+    drawn.keys = {name: drawn.keys[name] for name in words.PHASES if name in drawn.keys}
+    return drawn
 
 
-def decisions(found: Sequence[Record], classes: Sequence[str]) -> str:
+def decisions(found: Sequence[Record], classes: Sequence[str]) -> Curve:
     """How sure the node was of each of its newest decisions, by class."""
-    data = []
-    for number in sorted({one.payload[0] for one in found}):
-        mine = [one for one in found if one.payload[0] == number]
-        data.append({
-            "x": [when(one.time_s) for one in mine],
-            "y": [round(100 * one.payload[1] / 255) for one in mine],
-            "text": [f"by {_by(one)}" for one in mine], "mode": "markers",
-            "name": words.class_name(number, classes),
-            "marker": {"size": 6, "opacity": 0.75, "color": CLASSES[number % len(CLASSES)]},
-            "hovertemplate": "%{y} %, %{text}<br>%{x}<extra>"
-                             f"{words.class_name(number, classes)}</extra>"})
-    return told(data, 210, xaxis={"type": "date"}, showlegend=True,
-                yaxis={"range": [0, 104], "ticksuffix": " %"})
+    times = [one.time_s for one in found]
+    drawn = Curve(min(times), max(times), 0, 104, "%")
+    for one in sorted(found, key=lambda one: one.payload[0]):
+        number, share = one.payload[0], round(100 * one.payload[1] / 255)
+        name = words.class_name(number, classes)
+        drawn.keys[name] = CLASSES[number % len(CLASSES)]
+        drawn.dot(one.time_s, share, f"{when(one.time_s)}: {name}, {share} %, by {_by(one)}",
+                  drawn.keys[name])
+    return drawn
 
 
 def _by(one: Record) -> str:

@@ -10,6 +10,7 @@ from node import record
 from node.outbox import ALERT, DIAGNOSTIC, EVENT, TELEMETRY
 from outpost import words
 from outpost.dashboard import charts, health, models
+from outpost.dashboard.curves import DAY_S
 from outpost.gateway import commands, views
 
 POINTS = 1500  # of a curve
@@ -49,7 +50,8 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
         key=lambda one: (one.time_s, one.seq))
     last_s = max((*(one.time_s for one in states), *(one.time_s for one in events)), default=0)
     items = glance.items
-    today = items.get("today_uj")
+    so_far = items.get("today_uj")
+    today = (int(last_s // DAY_S), so_far) if so_far and last_s else None
     return {
         "node": node, "heard_at": glance.heard_at, "health": health.of(glance, now_s),
         "items": items, "soc": health.soc(items), "days_left": health.days_left(items),
@@ -61,8 +63,7 @@ def told(db: Connection, node: int, now_s: float) -> dict[str, Any] | None:
         "model": model_label(items),
         "battery": charts.battery(states, charts.bands(states, events, last_s),
                                   health.days_left(items)) if states else None,
-        "joules": charts.joules(days, (int(last_s // charts.DAY_S), today)
-                                if today and last_s else None) if days or today else None,
+        "joules": charts.joules(days, today) if days or today else None,
         "stages": charts.stages(items),
         "decisions": charts.decisions(decided, model.classes) if decided else None,
         "decided": [_decision(one, model) for one in decided[:-LISTED - 1:-1]],

@@ -1,5 +1,5 @@
 // Keeps the page that is open up to date: asks for it again with the version it has, and puts in
-// place what is new. Sorting, finding and curves are here, too.
+// place what is new. Sorting and finding are here, too.
 "use strict";
 
 const EVERY_MS = 1000, PATIENCE_MS = 10000;
@@ -21,11 +21,6 @@ async function refresh() {
     const before = document.getElementById(now.id);
     if (!before) {
       if (now.tagName === "TR") document.querySelector("#fleet tbody").append(now);
-    } else if (before.dataset.figure !== undefined) {
-      if (before.dataset.figure !== now.dataset.figure) {
-        before.dataset.figure = now.dataset.figure;
-        draw(before);
-      }
     } else if (before.querySelector("input:focus:not([type=hidden])")) {
       continue;  // somebody is writing there
     } else if (kept(before) !== kept(now)) {
@@ -126,13 +121,6 @@ document.addEventListener("input", (event) => {
   }
 });
 
-// --- curves ---
-
-function draw(element) {
-  const {data, layout} = JSON.parse(element.dataset.figure);
-  window.Plotly?.react(element, data, layout, {displayModeBar: false, responsive: true});
-}
-
 // --- forms that don't leave the page ---
 
 document.addEventListener("submit", async (event) => {
@@ -157,7 +145,6 @@ function dress() {
 for (const one of all("[data-live]")) kept(one);
 const find = document.getElementById("find");
 if (find && look.find) find.value = look.find;
-all("[data-figure]").forEach(draw);
 dress();
 setInterval(ages, 5000);
 live();
