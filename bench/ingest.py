@@ -294,7 +294,7 @@ def comparison(kinds: list[Databases], rounds: int) -> Table:
     table = Table("", title=f"{NODES:,} nodes, {NODES * EACH:,} records of {MANNERS.size} bytes; "
                   f"{os.cpu_count()} processors, median of {rounds}", title_justify="left",
                   box=box.SIMPLE_HEAD)
-    for name in ("records/s", "of raw", "of or ignore",
+    for name in ("records/s", "of raw", "of insert or ignore",
                  *(f"µs a frame: {name}" for name in PROCESSES)):
         table.add_column(name, justify="right")
     with console.status("frames") as status:
