@@ -273,7 +273,7 @@ def first_decision(table: Table, label: str, uf2: Path, files: dict[str, bytes],
         # the same once more, with the imports timed
         board.power(on=False)
         board.load(parts={firmware.FILES_OFFSET: firmware.files_image(
-            files | {"boot.py": IMPORT.encode()})})
+            files | {"boot.py": boot + IMPORT.encode()})})
         board.power()
         board.run(2 * SECOND_US)
         imports = board.scratch()[6]

@@ -8,28 +8,28 @@ from micropython import const
 
 from node.sensor.fifo import WORD, place
 
-ADDRESS = const(0x6A)
-IDENTITY = const(0x6C)
+_ADDRESS = const(0x6A)
+_IDENTITY = const(0x6C)
 
-FIFO_CTRL3 = const(0x09)  # batch rates: gyroscope in the high half, accelerometer in the low
-FIFO_CTRL4 = const(0x0A)  # mode
-WHO_AM_I = const(0x0F)
-CTRL1_XL = const(0x10)
-CTRL2_G = const(0x11)
-CTRL3_C = const(0x12)
-CTRL5_C = const(0x14)  # self-test
-CTRL6_C = const(0x15)
-CTRL7_G = const(0x16)
-WAKE_UP_SRC = const(0x1B)
-OUT_G = const(0x22)
-OUT_XL = const(0x28)
-FIFO_STATUS1 = const(0x3A)
-TAP_CFG0 = const(0x56)
-TAP_CFG2 = const(0x58)
-WAKE_UP_THS = const(0x5B)
-WAKE_UP_DUR = const(0x5C)
-MD1_CFG = const(0x5E)
-FIFO_TAG = const(0x78)
+_FIFO_CTRL3 = const(0x09)  # batch rates: gyroscope in the high half, accelerometer in the low
+_FIFO_CTRL4 = const(0x0A)  # mode
+_WHO_AM_I = const(0x0F)
+_CTRL1_XL = const(0x10)
+_CTRL2_G = const(0x11)
+_CTRL3_C = const(0x12)
+_CTRL5_C = const(0x14)  # self-test
+_CTRL6_C = const(0x15)
+_CTRL7_G = const(0x16)
+_WAKE_UP_SRC = const(0x1B)
+_OUT_G = const(0x22)
+_OUT_XL = const(0x28)
+_FIFO_STATUS1 = const(0x3A)
+_TAP_CFG0 = const(0x56)
+_TAP_CFG2 = const(0x58)
+_WAKE_UP_THS = const(0x5B)
+_WAKE_UP_DUR = const(0x5C)
+_MD1_CFG = const(0x5E)
+_FIFO_TAG = const(0x78)
 
 _ENODEV = const(19)
 _EIO = const(5)
@@ -84,7 +84,7 @@ class LSM6DSOX:
 
     def start(self, period_us, range_g=4, range_dps=2000):
         """Check who answers, then set rate and ranges. OSError if it is not an LSM6DSOX."""
-        if self._read(WHO_AM_I) != IDENTITY:
+        if self._read(_WHO_AM_I) != _IDENTITY:
             raise OSError(_ENODEV)
         code = 1
         for rate in _RATES_DHZ:
@@ -94,18 +94,18 @@ class LSM6DSOX:
             code += 1
         else:
             raise ValueError("no data rate with %d us between samples" % period_us)
-        self._write(CTRL3_C, _SW_RESET)
+        self._write(_CTRL3_C, _SW_RESET)
         for _ in range(_RESET_READS):
-            if not self._read(CTRL3_C) & _SW_RESET:
+            if not self._read(_CTRL3_C) & _SW_RESET:
                 break
-        self._write(CTRL3_C, _IF_INC | _BDU)
-        self._write(CTRL6_C, _XL_LOW_POWER)
-        self._write(CTRL7_G, _G_LOW_POWER)
+        self._write(_CTRL3_C, _IF_INC | _BDU)
+        self._write(_CTRL6_C, _XL_LOW_POWER)
+        self._write(_CTRL7_G, _G_LOW_POWER)
         self._period_us = period
         self._xl = code << 4 | _RANGES_G[range_g] << 2
         self._g = code << 4 | _RANGES_DPS[range_dps] << 1
-        self._write(CTRL1_XL, self._xl)
-        self._write(FIFO_CTRL3, code << 4 | code)
+        self._write(_CTRL1_XL, self._xl)
+        self._write(_FIFO_CTRL3, code << 4 | code)
 
     def capture(self, buf, first=0, enough=None):
         """Fill `buf`, array('h') of rows of six (acceleration, rotation), with new samples.
@@ -115,9 +115,9 @@ class LSM6DSOX:
         """
         rows = len(buf) // 6
         self._placed[0] = self._placed[1] = 0
-        self._write(CTRL2_G, self._g)
-        self._write(FIFO_CTRL4, _BYPASS)
-        self._write(FIFO_CTRL4, _CONTINUOUS)
+        self._write(_CTRL2_G, self._g)
+        self._write(_FIFO_CTRL4, _BYPASS)
+        self._write(_FIFO_CTRL4, _CONTINUOUS)
         try:
             if enough:
                 self._read_up_to(first, buf, rows)
@@ -125,8 +125,8 @@ class LSM6DSOX:
                     return first
             self._read_up_to(rows, buf, rows)
         finally:
-            self._write(FIFO_CTRL4, _BYPASS)
-            self._write(CTRL2_G, 0)  # the gyroscope takes twenty times what the rest does
+            self._write(_FIFO_CTRL4, _BYPASS)
+            self._write(_CTRL2_G, 0)  # the gyroscope takes twenty times what the rest does
         return rows
 
     def _read_up_to(self, goal, buf, rows):
@@ -148,13 +148,13 @@ class LSM6DSOX:
             while words > 0:
                 while size > words:
                     at, size = at - 1, size // 2
-                self.i2c.readfrom_mem_into(ADDRESS, FIFO_TAG, self._views[at])
+                self.i2c.readfrom_mem_into(_ADDRESS, _FIFO_TAG, self._views[at])
                 place(self._raw, size, buf, rows, placed)
                 words -= size
 
     def _waiting(self):
         # Words in the FIFO. An overrun means that somebody slept too long: samples are missing.
-        self.i2c.readfrom_mem_into(ADDRESS, FIFO_STATUS1, self._status)
+        self.i2c.readfrom_mem_into(_ADDRESS, _FIFO_STATUS1, self._status)
         if self._status[1] & _OVERRUN:
             raise OSError(_EIO)
         return self._status[0] | (self._status[1] & 3) << 8
@@ -166,15 +166,15 @@ class LSM6DSOX:
 
         It has to for more than `samples` (0..3) samples in a row. INT1 stays up until motion().
         """
-        self._write(WAKE_UP_THS, threshold)
-        self._write(WAKE_UP_DUR, samples << 5 | _FINE_THRESHOLD)
-        self._write(TAP_CFG0, _CLEAR_ON_READ | _LATCHED)
-        self._write(TAP_CFG2, _INTERRUPTS)
-        self._write(MD1_CFG, _INT1_WAKE_UP)
+        self._write(_WAKE_UP_THS, threshold)
+        self._write(_WAKE_UP_DUR, samples << 5 | _FINE_THRESHOLD)
+        self._write(_TAP_CFG0, _CLEAR_ON_READ | _LATCHED)
+        self._write(_TAP_CFG2, _INTERRUPTS)
+        self._write(_MD1_CFG, _INT1_WAKE_UP)
 
     def motion(self):
         """Whether there was motion since the last call (bits 0x04 x, 0x02 y, 0x01 z); re-arms."""
-        return self._read(WAKE_UP_SRC) & 0x0F
+        return self._read(_WAKE_UP_SRC) & 0x0F
 
     # --- self-test ---
 
@@ -183,15 +183,15 @@ class LSM6DSOX:
 
         Must lie still; takes 0.7 s, and start() is needed afterwards.
         """
-        self._write(CTRL1_XL, 0x38)  # 52 Hz, 4 g
-        self._write(CTRL2_G, 0x3C)  # 52 Hz, 2000 dps
+        self._write(_CTRL1_XL, 0x38)  # 52 Hz, 4 g
+        self._write(_CTRL2_G, 0x3C)  # 52 Hz, 2000 dps
         self.pause_ms(200)
-        quiet_xl, quiet_g = self._average(OUT_XL), self._average(OUT_G)
-        self._write(CTRL5_C, 0x05)  # positive, both
+        quiet_xl, quiet_g = self._average(_OUT_XL), self._average(_OUT_G)
+        self._write(_CTRL5_C, 0x05)  # positive, both
         self.pause_ms(200)
-        self._average(OUT_XL)  # the first of them still settles
-        moved_xl, moved_g = self._average(OUT_XL), self._average(OUT_G)
-        self._write(CTRL5_C, 0)
+        self._average(_OUT_XL)  # the first of them still settles
+        moved_xl, moved_g = self._average(_OUT_XL), self._average(_OUT_G)
+        self._write(_CTRL5_C, 0)
         for axis in range(3):
             mg = abs(moved_xl[axis] - quiet_xl[axis]) * 122 // 1000
             if not _TEST_XL_MG[0] <= mg <= _TEST_XL_MG[1]:
@@ -204,7 +204,7 @@ class LSM6DSOX:
         sums = [0, 0, 0]
         for _ in range(5):
             self.pause_ms(20)
-            raw = self.i2c.readfrom_mem(ADDRESS, register, 6)
+            raw = self.i2c.readfrom_mem(_ADDRESS, register, 6)
             for axis in range(3):
                 value = raw[2 * axis] | raw[2 * axis + 1] << 8
                 sums[axis] += value - 65536 if value > 32767 else value
@@ -213,9 +213,9 @@ class LSM6DSOX:
     # --- registers ---
 
     def _read(self, register):
-        self.i2c.readfrom_mem_into(ADDRESS, register, self._byte)
+        self.i2c.readfrom_mem_into(_ADDRESS, register, self._byte)
         return self._byte[0]
 
     def _write(self, register, value):
         self._byte[0] = value
-        self.i2c.writeto_mem(ADDRESS, register, self._byte)
+        self.i2c.writeto_mem(_ADDRESS, register, self._byte)
