@@ -276,6 +276,17 @@ def test_a_nodes_page_follows_it(visit, tmp_path):
     assert page.evaluate("window.mark") == "the same page"
 
 
+def test_the_page_of_a_node_that_has_not_reported_yet_fills_by_itself(visit, tmp_path):
+    database = enrolled(tmp_path / "gateway.db", {1001: load.key(1001)})
+    page = visit(database, "/nodes/1001")
+    expect(page.locator("#condition")).to_have_text("Nothing has been told of yet.")
+    fleet.fill(database, 1, days=1)
+    expect(page.locator("#condition")).to_contain_text("timer")
+    expect(page.locator("#decided")).to_contain_text("FULL")
+    for plot in ("battery", "joules", "decisions"):
+        expect(page.locator(f"#{plot} svg")).to_be_visible()
+
+
 def test_nobody_by_that_number(forty):
     with served(forty) as url:
         _, headers, _ = asked(f"{url}/login?token={TOKEN}")
