@@ -5,7 +5,8 @@ waiting for the disk at each commit; 10,000 nodes with two frames of 25 records 
 
 raw       ready-made rows in the way that is the database's fastest for many of them (SQLite:
           executemany, PostgreSQL: COPY), 25,000 in a transaction: nothing else is done
-or ignore the same, and rows that are there already are left as they are: on SQLite that is the
+insert or ignore
+          the same, and rows that are there already are left as they are: on SQLite that is the
           same statement, on PostgreSQL COPY into a temporary table and an insert from there
 per row   the same rows by SQLAlchemy, which is a statement a row
 desk      frames in memory: read, seal checked, stored, acknowledged
@@ -274,13 +275,13 @@ def compared(databases: Databases, rounds: int, nodes: list[Node], ready: list[R
     whole = len(ready)
     ways: dict[str, tuple[int, Callable[[], Spent]]] = {
         "raw": (whole, lambda: inserts(raw)),
-        "or ignore": (whole, lambda: inserts(or_ignore)),
+        "insert or ignore": (whole, lambda: inserts(or_ignore)),
         "per row": (ROW, lambda: inserts(per_row, ROW)),
         "desk": (whole, desks),
         "broker, 1 worker": (whole, lambda: served(databases.make(), nodes, 1, server)),
         "broker, 2 workers": (whole, lambda: served(databases.make(), nodes, 2, server))}
     if server is None:
-        del ways["or ignore"], ways["broker, 2 workers"]
+        del ways["insert or ignore"], ways["broker, 2 workers"]
     figures = {name: Figure() for name in ways}
     for number in range(rounds):
         for name, (count, way) in ways.items():
@@ -301,7 +302,7 @@ def comparison(kinds: list[Databases], rounds: int) -> Table:
         nodes, ready = fleet(1, EACH), list(rows(1, EACH))
         for databases in kinds:
             figures = compared(databases, rounds, nodes, ready, status)
-            bases = figures["raw"], figures.get("or ignore", figures["raw"])
+            bases = figures["raw"], figures.get("insert or ignore", figures["raw"])
             for name, one in figures.items():
                 table.add_row(f"{databases.kind}: {name}", f"{one.rate:,.0f}",
                               *(f"{one.rate / base.rate:.0%}" for base in bases), *one.cells())

@@ -162,7 +162,7 @@ def test_epochs_and_lanes_are_apart(desk, engine):
     assert stored(engine) == [1, 2] and stored(engine, 5) == [1]
 
 
-@pytest.mark.parametrize("waiting", [1, 999, 1000, 1001, 2500])
+@pytest.mark.parametrize("waiting", [1, 99, 100, 101, 2500])
 def test_a_long_chain_that_waited_for_its_first_link(desk, waiting):
     frames = [batch(seq, [seq + 1], floor=False) for seq in range(1, waiting + 1)]
     assert head(desk, *frames) == 0

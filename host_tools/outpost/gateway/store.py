@@ -9,10 +9,10 @@ same schema serves SQLite and PostgreSQL.
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ BINARY = {BigInteger: "int8", Integer: "int4", Double: "float8", LargeBinary: "b
 
 ROWS_AT_ONCE = 100  # in one of SQLite's statements
 KEYS_AT_ONCE = 200  # identities in one query
-CHAIN = 1000  # records of a chain followed in one query
+CHAIN = 100  # records of each lane's chain followed in one query
 
 Lane = tuple[int, int, int]
 
@@ -401,9 +401,9 @@ def store(db: Connection, batch: Sequence[Records | Part]) -> dict[Lane, int]:
     if other:
         insert_rows(db, records, other)
     _keep_windows(db, found)
-    for lane, (head, reach) in heads.items():
-        if reach > head:
-            heads[lane] = _follow(db, lane, head), reach
+    waiting = {lane: head for lane, (head, reach) in heads.items() if reach > head}
+    for lane, head in _follow(db, waiting).items():
+        heads[lane] = head, heads[lane][1]
     moved = [(*lane, *at) for lane, at in heads.items() if at != before[lane]]
     if moved:
         _move(db, moved)
@@ -478,20 +478,38 @@ def _look(db: Connection, rows: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
         tuple(chain.from_iterable(row[:3] for row in some)))]
 
 
-def _follow(db: Connection, lane: Lane, head: int) -> int:
-    """Return how far the chain of records reaches from `head` on."""
-    mine = and_(*(records.c[key] == value
-                  for key, value in zip(("node", "lane", "epoch"), lane, strict=True)))
-    while True:
-        rows = db.execute(select(records.c.seq, records.c.prev)
-                          .where(mine, records.c.seq > head)
-                          .order_by(records.c.seq).limit(CHAIN)).all()
-        for seq, prev in rows:
-            if prev > head:
-                return head
-            head = seq
-        if len(rows) < CHAIN:
-            return head
+def _follow(db: Connection, heads: Mapping[Lane, int]) -> dict[Lane, int]:
+    """Return how far the chain of records reaches from the head of each lane on."""
+    reached = dict(heads)
+    left = heads
+    while left:
+        further: dict[Lane, int] = {}
+        for lane, links in groupby(_links(db, left), key=lambda row: tuple(row[:3])):
+            for count, (*_, seq, prev) in enumerate(links, 1):
+                if prev > reached[lane]:
+                    break
+                reached[lane] = seq
+                if count == CHAIN:
+                    further[lane] = seq
+        left = further
+    return reached
+
+
+def _links(db: Connection, heads: Mapping[Lane, int]) -> Iterable[Any]:
+    """Return (node, lane, epoch, seq, prev) of the CHAIN first records beyond each head."""
+    if db.dialect.name == "postgresql":
+        return db.exec_driver_sql(
+            "SELECT node, lane, epoch, next.seq, next.prev FROM "
+            "unnest(%s::bigint[], %s::integer[], %s::bigint[], %s::bigint[]) "
+            "AS mine (node, lane, epoch, head) CROSS JOIN LATERAL (SELECT seq, prev FROM records "
+            "WHERE records.node = mine.node AND records.lane = mine.lane "
+            "AND records.epoch = mine.epoch AND records.seq > mine.head "
+            f"ORDER BY seq LIMIT {CHAIN}) AS next ORDER BY node, lane, epoch, seq",
+            _columns((*lane, head) for lane, head in heads.items()))
+    return chain.from_iterable(db.exec_driver_sql(
+        "SELECT node, lane, epoch, seq, prev FROM records WHERE node = ? AND lane = ? "
+        f"AND epoch = ? AND seq > ? ORDER BY seq LIMIT {CHAIN}", (*lane, head))
+        for lane, head in heads.items())
 
 
 def _keep_windows(db: Connection, batch: Iterable[Records]) -> None:
