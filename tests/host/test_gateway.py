@@ -7,6 +7,8 @@ import os
 import select
 import sqlite3
 import struct
+import subprocess
+import sys
 import tty
 from pathlib import Path
 
@@ -500,3 +502,18 @@ def until_zero(fd):
         assert select.select([fd], [], [], 30)[0], "no answer"
         line += os.read(fd, 1)
     return line
+
+
+def test_who_opens_a_database_once_more_leaves_it_locked_for_those_who_have_it_open(tmp_path):
+    """POSIX: a process that closes a file loses its locks on it, and SQLite would rely on them."""
+    file = tmp_path / "gateway.db"
+    one = store.connect(file)
+    with one.connect() as db:
+        db.execute(store.keys.select()).all()
+    store.connect(file).dispose()
+    code = ("import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0); "
+            "print(*db.execute('PRAGMA journal_mode = DELETE').fetchone())")
+    taken = subprocess.run([sys.executable, "-c", code, str(file)], text=True,
+                           capture_output=True, check=False)
+    one.dispose()
+    assert "database is locked" in taken.stderr and not taken.stdout

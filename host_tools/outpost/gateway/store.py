@@ -227,8 +227,10 @@ def connect(url: str | Path, durable: bool = True) -> Engine:
 
 def _make(file: Path) -> None:
     """Make `file`, if need be, its owner's alone: it holds the keys of nodes."""
+    # One that is there is not even opened: who closes a file loses its process's locks on it, and
+    # another process would take SQLite's log away from under those that have it open here.
     with suppress(OSError):  # SQLite will tell of that
-        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600))
 
 
 def _prepared(url: str | Path, durable: bool = True) -> Engine:
