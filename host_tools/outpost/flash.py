@@ -52,7 +52,8 @@ print(hexlify(digest.digest()).decode())
 ERASE = """
 import os, rp2, vfs
 os.umount("/")
-vfs.rom_ioctl(2, 0).ioctl(6, 0)
+if hasattr(vfs, "rom_ioctl"):
+    vfs.rom_ioctl(2, 0).ioctl(6, 0)
 device = rp2.Flash()
 for i in range(device.ioctl(4, 0)):
     device.ioctl(6, i)

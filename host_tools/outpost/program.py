@@ -19,6 +19,7 @@ PAGE = 256
 MAGIC = 3  # bytes; a NOR page may be programmed again to clear more bits
 BOOT_S = 30
 
+HAS_ROOM = "import vfs\nprint(hasattr(vfs, 'rom_ioctl'))"
 # Runs on the node, after a soft reset, so that nothing is imported from what is replaced.
 BEGIN = """
 import hashlib, vfs
@@ -64,6 +65,9 @@ def write(board: Board, port: str | None = None) -> int:
     whole = (BLANK * MAGIC + data[MAGIC:]).ljust(-(-len(data) // SECTOR) * SECTOR, BLANK)
     with Repl(port, BOOT_S) as repl:
         repl.reset()
+        if repl.run(HAS_ROOM).strip() != "True":
+            raise ProgramError(f"{port}: its firmware has no place for a program, flash it whole: "
+                               f"outpost flash --board {board.name}")
         repl.run(BEGIN)
         sectors = len(whole) // SECTOR
         with steps(f"writing the program ({port})", sectors) as step:
@@ -78,7 +82,6 @@ def write(board: Board, port: str | None = None) -> int:
         repl.reset()
         file = repl.run("import node\nprint(node.__file__)").strip()
     if not file.startswith("/rom/"):
-        raise ProgramError(f"{port}: the program was written, but node comes from {file}: this "
-                           f"firmware has no place for one, flash it: outpost flash --board "
-                           f"{board.name}")
+        raise ProgramError(f"{port}: the program was written, but node comes from {file}: flash "
+                           f"the board whole, outpost flash --board {board.name}")
     return len(data)

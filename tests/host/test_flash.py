@@ -466,3 +466,28 @@ def test_the_port_is_found_if_there_is_one_board(monkeypatch, attached, words):
 def test_a_board_without_room_for_a_program_is_flashed_whole():
     with pytest.raises(OutpostError, match=r"among its files: .* outpost flash --board esp32$"):
         program.write(boards.load("esp32"))
+
+
+def test_other_firmware_has_no_place_for_a_program(monkeypatch, on_micropython):
+    class Other:
+        """A board with MicroPython as it is released; the unix port has no ROMFS of its own."""
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def reset(self):
+            pass
+
+        def run(self, code):
+            return on_micropython(code)
+
+    monkeypatch.setattr(program, "Repl", Other)
+    with pytest.raises(OutpostError, match=r"COM7: its firmware has no place for a program, .* "
+                                           r"outpost flash --board rp2040$"):
+        program.write(boards.load("rp2040"), "COM7")
