@@ -112,5 +112,5 @@ def gateway(
                               "the network as they are", style="yellow")
         # Rows are alive by the thousand and in no circles: looking for those took a tenth.
         gc.freeze()
-        gc.set_threshold(50_000)
+        gc.set_threshold(200_000)
         asyncio.run(run())

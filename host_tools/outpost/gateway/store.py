@@ -206,7 +206,7 @@ documents = Table(
 BINARY = {BigInteger: "int8", Integer: "int4", Double: "float8", LargeBinary: "bytea",
           Text: "text", Boolean: "bool"}
 
-ROWS_AT_ONCE = 100  # in one of SQLite's statements
+ROWS_AT_ONCE = 500  # in one of SQLite's statements
 KEYS_AT_ONCE = 200  # identities in one query
 CHAIN = 100  # records of each lane's chain followed in one query
 
@@ -318,17 +318,16 @@ def insert_rows(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -
         db.exec_driver_sql(f"INSERT INTO {table.name} ({names}) SELECT {names} "
                            f"FROM {_copied(db, table, rows)} ON CONFLICT DO NOTHING")
     else:
-        # a hundred in a statement take two thirds of the time, and leave the interpreter to others
+        # hundreds in a statement take two thirds of the time, and leave the interpreter to others
         marks = f"({', '.join('?' * len(table.columns))})"
+        insert = (f"INSERT INTO {table.name} ({names}) "
+                  "VALUES {} ON CONFLICT DO NOTHING").format
         whole = len(rows) - len(rows) % ROWS_AT_ONCE
+        many = insert(", ".join([marks] * ROWS_AT_ONCE)) if whole else ""
         with closing(db.connection.cursor()) as cursor:
             for at in range(0, whole, ROWS_AT_ONCE):
-                cursor.execute(
-                    f"INSERT INTO {table.name} ({names}) "
-                    f"VALUES {', '.join([marks] * ROWS_AT_ONCE)} ON CONFLICT DO NOTHING",
-                    list(chain.from_iterable(rows[at:at + ROWS_AT_ONCE])))
-            cursor.executemany(f"INSERT INTO {table.name} ({names}) VALUES {marks} "
-                               "ON CONFLICT DO NOTHING", rows[whole:])
+                cursor.execute(many, list(chain.from_iterable(rows[at:at + ROWS_AT_ONCE])))
+            cursor.executemany(insert(marks), rows[whole:])
 
 
 def insert_new(db: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
