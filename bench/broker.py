@@ -31,7 +31,7 @@ from sqlalchemy import func, select
 from outpost import cache
 from outpost.console import console, stdout
 from outpost.fleet.servers import Gateway
-from outpost.gateway import broker, load, store
+from outpost.gateway import broker, load, schema, store
 from outpost.gateway.client import Client, Where, connection
 from outpost.gateway.keys import enrol
 from outpost.gateway.load import Manners, Node
@@ -179,7 +179,7 @@ def gateway(port: int, *brokers: int) -> tuple[int, float, float]:
                     connections=NODES), SECONDS))
             spent = burnt(desk.pid, *brokers) - before
             with engine.connect() as db:
-                stored = db.scalar(select(func.sum(store.lanes.c.head))) or 0
+                stored = db.scalar(select(func.sum(schema.lanes.c.head))) or 0
         finally:
             desk.kill()
             engine.dispose()

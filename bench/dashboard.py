@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 from outpost.console import console, stdout
 from outpost.dashboard import serve
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.gateway.desk import Desk
 from outpost.paths import ROOT
 from outpost.toolchain import browser
@@ -109,7 +109,7 @@ def main(database: Path | None = None) -> None:
         engine = store.connect(database)
         with engine.connect() as db:
             counts = [db.execute(select(func.count()).select_from(one)).scalar_one()
-                      for one in (store.records, store.heartbeats)]
+                      for one in (schema.records, schema.heartbeats)]
         table.title += f"; {counts[0]:,} records, {counts[1]:,} heartbeats"
         program, env = browser.chromium()
         with serve.beside(database, "127.0.0.1", 0, TOKEN) as url, sync_playwright() as play:

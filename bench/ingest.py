@@ -45,7 +45,7 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine
 
 from outpost.console import console, stdout
-from outpost.gateway import load, mqtt, service, store
+from outpost.gateway import load, mqtt, schema, service, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.load import Manners, Node
 from outpost.toolchain.servers import Mosquitto, Postgres
@@ -151,36 +151,36 @@ def frames(nodes: list[Node]) -> list[bytes]:
 def believed(engine: Engine) -> Engine:
     """Enrol all nodes, as such that have reported before."""
     with engine.begin() as db:
-        store.insert_rows(db, store.keys, [(node, load.key(node), 0.0)
+        store.insert_rows(db, schema.keys, [(node, load.key(node), 0.0)
                                            for node in range(1, NODES + 1)])
-        store.insert_rows(db, store.lanes, [(node, load.LANE, 1, 0, 0, 0.0)
+        store.insert_rows(db, schema.lanes, [(node, load.LANE, 1, 0, 0, 0.0)
                                             for node in range(1, NODES + 1)])
     return engine
 
 
 def raw(db: Connection, ready: list[Row]) -> None:
     """The fastest way in."""
-    names = ", ".join(column.name for column in store.records.columns)
+    names = ", ".join(column.name for column in schema.records.columns)
     with closing(db.connection.cursor()) as cursor:
         if db.dialect.name == "sqlite":
             cursor.executemany(f"INSERT INTO records ({names}) "
                                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ready)
             return
         with cursor.copy(f"COPY records ({names}) FROM STDIN (FORMAT BINARY)") as into:
-            into.set_types([store.BINARY[type(column.type)] for column in store.records.columns])
+            into.set_types([store.BINARY[type(column.type)] for column in schema.records.columns])
             for row in ready:
                 into.write_row(row)
 
 
 def or_ignore(db: Connection, ready: list[Row]) -> None:
     """The gateway's own statement for records that may be there."""
-    store.insert_rows(db, store.records, ready)
+    store.insert_rows(db, schema.records, ready)
 
 
 def per_row(db: Connection, ready: list[Row]) -> None:
     """What SQLAlchemy makes of it."""
-    names = [column.name for column in store.records.columns]
-    db.execute(store.insert_or_ignore(db, store.records),
+    names = [column.name for column in schema.records.columns]
+    db.execute(store.insert_or_ignore(db, schema.records),
                [dict(zip(names, row, strict=True)) for row in ready])
 
 

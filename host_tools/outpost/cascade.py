@@ -16,7 +16,7 @@ import outpost.device  # noqa: F401  # firmware/ on the path
 from node.latency import STORE
 from node.record import BY_MAIN, PART
 from outpost import build, recipe
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.words import MODES, TIERS
 from outpost.world import journal
 from outpost.world.audit import Audit
@@ -67,7 +67,7 @@ def _heavy(life: Life, found: Audit, captures: dict[int, Any]) -> Iterator[Share
     engine = store.connect(life.plan.folder / "gateway.db")
     with engine.connect() as db:
         sent = {row.time_s: row.samples for row in db.execute(
-            select(store.windows).order_by(store.windows.c.time_s))}
+            select(schema.windows).order_by(schema.windows.c.time_s))}
     engine.dispose()
     sent = {n: sent[one["time_s"]] for n, one in captures.items() if one["time_s"] in sent}
     if not sent:

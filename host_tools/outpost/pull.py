@@ -17,7 +17,8 @@ import numpy as np
 from outpost import recipe
 from outpost.console import steps
 from outpost.errors import OutpostError
-from outpost.gateway.store import connect, store
+from outpost.gateway.intake import store
+from outpost.gateway.store import connect
 from outpost.paths import BUILD
 from outpost.recipe import Recipe
 from outpost.repl import Repl

@@ -27,7 +27,7 @@ from outpost import (
 )
 from outpost.emulator import Emulator, EmulatorError
 from outpost.errors import OutpostError
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.repl import Repl
 from outpost.toolchain import unix
 
@@ -259,9 +259,9 @@ def test_pull_after_a_mission_equals_what_the_gateway_stored(tmp_path):
         got = pull.pull(port, "motion", tmp_path / "pulled.db", tmp_path / "recordings")
 
     def records(path):
-        columns = store.records.c
+        columns = schema.records.c
         with store.connect(path).connect() as db:
-            return set(db.execute(store.records.select().with_only_columns(
+            return set(db.execute(schema.records.select().with_only_columns(
                 columns.node, columns.lane, columns.epoch, columns.seq, columns.kind,
                 columns.time_s, columns.payload)).all())
 

@@ -8,7 +8,7 @@ import pytest
 
 from outpost import boards, build, firmware, package, power, provision
 from outpost.emulator import SECOND_US, Emulator
-from outpost.gateway import rollouts, store, streams
+from outpost.gateway import rollouts, schema, store, streams
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.world import run as world
@@ -70,7 +70,7 @@ def test_a_package_comes_over_the_uart_and_is_kept(motion, tmp_path):
                     struck += 1
                     stop = board.power(after_us=SECOND_US)
     with engine.connect() as db:
-        told = json.loads(db.execute(store.status.select()).one().items)
+        told = json.loads(db.execute(schema.status.select()).one().items)
     engine.dispose()
     assert struck == 1 and states == ["waiting", "fetching", "trial", "kept"]
     assert told["model"]["version"] == 2 and told["faults"] == 0

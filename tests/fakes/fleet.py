@@ -25,7 +25,7 @@ from node import frame, heartbeat, latency, modes, outbox, record, verdict
 from node.batch import Batch
 from node.frame import Seal
 from node.heartbeat import Heartbeat
-from outpost.gateway import load, rollouts, store
+from outpost.gateway import intake, load, rollouts, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 
@@ -313,7 +313,7 @@ def take(desk: Desk, frames: list[bytes], now_s: float) -> list[tuple[int, bytes
 def at(now_s: float) -> Iterator[None]:
     """Let the gateway take it for that time."""
     clock = SimpleNamespace(time=lambda: now_s)
-    with mock.patch.object(store, "time", clock), mock.patch.object(rollouts, "time", clock):
+    with mock.patch.object(intake, "time", clock), mock.patch.object(rollouts, "time", clock):
         yield
 
 

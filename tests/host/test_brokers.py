@@ -21,7 +21,7 @@ import pytest
 from gateways import enrolled, gateway
 
 from outpost.fleet import servers
-from outpost.gateway import client, load, mqtt, store
+from outpost.gateway import client, load, mqtt, schema, store
 from outpost.gateway.load import Manners, Node
 from outpost.paths import FIRMWARE
 from outpost.toolchain.servers import Mosquitto, free_port
@@ -47,10 +47,10 @@ def check(database: str | Path, nodes: list[Node], size: int = 32) -> None:
     """All records there, each once, and all acknowledged."""
     engine = store.connect(database)
     with engine.connect() as db:
-        load.check(db.execute(store.records.select().with_only_columns(
-            store.records.c.node, store.records.c.seq, store.records.c.payload)), nodes, size)
-        heads = {row.node: row.head for row in db.execute(store.lanes.select())}
-        assert db.execute(store.pieces.select()).first() is None
+        load.check(db.execute(schema.records.select().with_only_columns(
+            schema.records.c.node, schema.records.c.seq, schema.records.c.payload)), nodes, size)
+        heads = {row.node: row.head for row in db.execute(schema.lanes.select())}
+        assert db.execute(schema.pieces.select()).first() is None
     assert heads == {node.number: node.total for node in nodes}
     engine.dispose()
 
@@ -106,7 +106,7 @@ def test_doubled_overtaken_and_lost_frames(kind, database, request):
 def stored(database: str | Path) -> int:
     engine = store.connect(database)
     with engine.connect() as db:
-        count = sum(row.head for row in db.execute(store.lanes.select()))
+        count = sum(row.head for row in db.execute(schema.lanes.select()))
     engine.dispose()
     return count
 
@@ -388,8 +388,8 @@ def test_the_nodes_own_mqtt_through_a_good_link(kind, database, request, node):
         assert node(where.port) == ["done", "0"]  # the same again: it is only answered
     engine = store.connect(database)
     with engine.connect() as db:
-        rows = db.execute(store.records.select()).all()
-        beat = json.loads(db.execute(store.status.select()).one().items)
+        rows = db.execute(schema.records.select()).all()
+        beat = json.loads(db.execute(schema.status.select()).one().items)
     engine.dispose()
     assert len(rows) == COUNT and beat["battery_mv"] == 3900
     assert beat["waiting"] == {"0": 50, "1": 50, "2": 50, "3": 50}
@@ -442,7 +442,7 @@ def test_the_gateways_own_connection_half_open(tmp_path, mosquitto, monkeypatch)
 def check_rows(database: str | Path) -> None:
     engine = store.connect(database)
     with engine.connect() as db:
-        found = [int(row.payload.split()[1]) for row in db.execute(store.records.select())]
+        found = [int(row.payload.split()[1]) for row in db.execute(schema.records.select())]
     engine.dispose()
     assert sorted(found) == list(range(COUNT))
 

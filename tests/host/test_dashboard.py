@@ -32,7 +32,7 @@ from outpost.dashboard import node as one_node
 from outpost.dashboard import rollouts as all_rollouts
 from outpost.dashboard import windows as all_windows
 from outpost.dashboard.app import app
-from outpost.gateway import load, mqtt, store, views, windows
+from outpost.gateway import load, mqtt, schema, store, views, windows
 from outpost.gateway.desk import Desk
 from outpost.gateway.load import Manners
 from outpost.gateway.views import Reader
@@ -632,14 +632,14 @@ def test_whoever_looks_does_not_keep_the_gateway_waiting(tmp_path):
     node, = fleet.fill(database, 1)
     engine = store.connect(database)
     with Reader(database).read() as db:
-        before = db.execute(store.status.select()).one()
+        before = db.execute(schema.status.select()).one()
         node.wakes += 1
         Desk(engine, clock=None).take(list(node.report(time.time())))
-        assert db.execute(store.status.select()).one() == before  # one page, one moment
+        assert db.execute(schema.status.select()).one() == before  # one page, one moment
         with pytest.raises(Exception, match="readonly|read-only"):
-            db.execute(store.status.delete())
+            db.execute(schema.status.delete())
     with Reader(database).read() as db:
-        assert db.execute(store.status.select()).one().wakes > before.wakes
+        assert db.execute(schema.status.select()).one().wakes > before.wakes
 
 
 def test_round_figures_beside_a_curve():

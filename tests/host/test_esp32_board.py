@@ -13,7 +13,7 @@ from gateways import enrolled, gateway
 
 from outpost import boards, build, flash, image, power, provision
 from outpost.device import energy, latency, modes, outbox, record, ring, state
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.paths import BOARDS, FIRMWARE
 from outpost.toolchain import stubs
 
@@ -215,8 +215,8 @@ def test_records_go_home_over_wifi_and_the_radio_goes_off(chip, built, tmp_path)
                       ["channel", 6], ["join", "home", HOME["bssid"]]]
     assert slept["radio"] is False
     with store.connect(database).connect() as db:
-        rows = db.execute(store.records.select()).all()
-        beat = json.loads(db.execute(store.status.select()).one().items)
+        rows = db.execute(schema.records.select()).all()
+        beat = json.loads(db.execute(schema.status.select()).one().items)
     assert {row.node for row in rows} == {77}
     assert {record.DECISION, record.STATE} <= {row.kind for row in rows}
     assert beat["battery_mv"] == 3900 and beat["wakes_by_cause"] == {"0": 1}

@@ -34,7 +34,7 @@ from outpost import (
 )
 from outpost.console import print_json
 from outpost.errors import OutpostError
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.image import Region
 from outpost.paths import BOARDS
 from outpost.repl import Repl, ReplError, listen
@@ -373,7 +373,7 @@ def test_pull_takes_every_record_once_and_leaves_the_ring_as_it_is(provisioned, 
         assert (got.node, got.records, got.recordings) == (plan.node.number, 120, [])
         before.append(bytes(rom.flash[ring.offset:ring.end]))
     with store.connect(tmp_path / "records.db").connect() as db:
-        rows = db.execute(store.records.select()).all()
+        rows = db.execute(schema.records.select()).all()
     assert {(row.lane, row.seq, row.kind, row.time_s, row.payload) for row in rows} == {
         (i % 4, i // 4 + 1, 1 + i % 3, 5000 + i * 7, bytes(range(i))) for i in range(120)}
     assert len(rows) == 120

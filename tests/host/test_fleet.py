@@ -28,9 +28,9 @@ ROUGH = replace(scenario.load("fleet"), link=Link(up_h=10, down_h=1),
 ERRS = """
 from dataclasses import replace
 from outpost.cli import main
-from outpost.gateway import store
+from outpost.gateway import intake
 from outpost.gateway.wire import Records
-real = store.store
+real = intake.store
 def errs(db, batch):
     heads = real(db, [*batch, *(replace(one, epoch=one.epoch + 1) for one in batch
                                 if isinstance(one, Records) and one.node == 2)])
@@ -38,7 +38,7 @@ def errs(db, batch):
         db.exec_driver_sql("ROLLBACK")
         db.exec_driver_sql("BEGIN IMMEDIATE")
     return heads
-store.store = errs
+intake.store = errs
 main()
 """
 

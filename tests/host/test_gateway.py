@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import select
@@ -24,7 +25,7 @@ from node.batch import Batch
 from node.frame import Seal
 from outpost import provision
 from outpost.cli import app
-from outpost.gateway import main, store, streams
+from outpost.gateway import intake, main, schema, store, streams
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import AGAIN_S, KEPT_S, Keys, enrol
 
@@ -84,7 +85,7 @@ def desk(engine):
 
 def stored(engine, epoch=EPOCH):
     with engine.connect() as db:
-        return [row.seq for row in store.lane_records(db, NODE, LANE, epoch)]
+        return [row.seq for row in intake.lane_records(db, NODE, LANE, epoch)]
 
 
 def read(answer, seal=SEAL):
@@ -111,7 +112,7 @@ def everything(engine):
     """All there is in the database."""
     with engine.connect() as db:
         return {table.name: sorted(db.execute(table.select()).all())
-                for table in store.metadata.sorted_tables}
+                for table in schema.metadata.sorted_tables}
 
 
 # --- each once, and nothing missing ---
@@ -124,7 +125,7 @@ def test_each_record_is_stored_once_however_often_it_comes(desk, engine):
     assert head(desk, batch(1, [2, 3, 4])) == 4
     assert stored(engine) == [1, 2, 3, 4]
     with engine.connect() as db:
-        for row in store.lane_records(db, NODE, LANE, EPOCH):
+        for row in intake.lane_records(db, NODE, LANE, EPOCH):
             assert (row.kind, row.time_s) == (1, 1_700_000_000 + row.seq)
             assert row.payload == b"record %d" % row.seq
 
@@ -140,7 +141,7 @@ def test_records_of_a_lane_that_somebody_has_deleted_are_left_as_they_are(desk, 
     """They are beyond all that should be there, so they are believed to be new."""
     head(desk, batch(0, [1, 2, 3]))
     with engine.begin() as db:
-        db.execute(store.lanes.delete())
+        db.execute(schema.lanes.delete())
     assert head(desk, batch(0, [1, 2, 3, 4]), batch(4, [5])) == 5
     assert stored(engine) == [1, 2, 3, 4, 5]
 
@@ -206,7 +207,7 @@ def test_a_record_in_parts_is_whole_or_not_there(desk, engine):
         assert head(desk, one) == 0 and stored(engine) == []
     assert head(desk, frames[0]) == 1
     with engine.connect() as db:
-        assert [row.payload for row in store.lane_records(db, NODE, LANE, EPOCH)] == [payload]
+        assert [row.payload for row in intake.lane_records(db, NODE, LANE, EPOCH)] == [payload]
     assert head(desk, *frames) == 1  # and again
     assert head(desk, frames[3], batch(1, [2])) == 2
     assert everything(engine)["pieces"] == [] and stored(engine) == [1, 2]
@@ -218,7 +219,7 @@ def test_parts_of_other_lengths_still_fit_together(desk, engine, came):
     desk.take(parts(0, 1, payload, 51)[:came])
     assert head(desk, *parts(0, 1, payload, 100)[came // 5:]) == 1
     with engine.connect() as db:
-        assert [row.payload for row in store.lane_records(db, NODE, LANE, EPOCH)] == [payload]
+        assert [row.payload for row in intake.lane_records(db, NODE, LANE, EPOCH)] == [payload]
 
 
 def test_postgresql_may_keep_records_in_partitions(postgres):
@@ -318,11 +319,11 @@ def test_a_heartbeat_in_many_frames_is_put_together(desk, engine):
     for one in frames[::-1]:
         desk.take([one])
     (row,) = everything(engine)["status"]
-    assert store.json.loads(row.items) == {"waiting": {str(i): i + 1 for i in range(32)},
+    assert json.loads(row.items) == {"waiting": {str(i): i + 1 for i in range(32)},
                                            "misses": 5}
     desk.take(beat(1, 2, items=[(heartbeat.MISSES, b"\x00\x00")]))
     (row,) = everything(engine)["status"]
-    assert store.json.loads(row.items) == {"misses": 0}  # nothing is left of the one before
+    assert json.loads(row.items) == {"misses": 0}  # nothing is left of the one before
 
 
 def test_who_asks_is_told_the_time_last(engine):
@@ -439,7 +440,7 @@ def test_keys_are_never_told(tmp_path, caplog, capsys):
 
 def test_nothing_at_all_is_stored(engine):
     with engine.begin() as db:
-        assert store.store(db, []) == {}
+        assert intake.store(db, []) == {}
 
 
 # --- frames over byte streams ---
@@ -509,7 +510,7 @@ def test_who_opens_a_database_once_more_leaves_it_locked_for_those_who_have_it_o
     file = tmp_path / "gateway.db"
     one = store.connect(file)
     with one.connect() as db:
-        db.execute(store.keys.select()).all()
+        db.execute(schema.keys.select()).all()
     store.connect(file).dispose()
     code = ("import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0); "
             "print(*db.execute('PRAGMA journal_mode = DELETE').fetchone())")

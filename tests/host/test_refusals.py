@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from outpost.cli import app
 from outpost.errors import OutpostError
-from outpost.gateway.store import commands, connect, documents
+from outpost.gateway.schema import commands, documents
+from outpost.gateway.store import connect
 from outpost.provision import Node, save
 
 VERBS = {

@@ -15,11 +15,12 @@ import packages
 import pytest
 from gateways import enrolled, gateway
 from packages import SIGNER, STRANGER
+from sqlalchemy import Connection
 
 from node import record
 from node.outbox import EVENT
 from outpost import boards, build, package
-from outpost.gateway import documents, rollouts, store
+from outpost.gateway import documents, rollouts, schema, store
 from outpost.world import scenario
 from outpost.world.run import Plan, prepare
 from outpost.world.world import World
@@ -168,7 +169,7 @@ def database(tmp_path) -> Path:
 
 
 @contextmanager
-def opened(database: Path) -> Iterator[store.Connection]:
+def opened(database: Path) -> Iterator[Connection]:
     engine = store.connect(database)
     try:
         with engine.begin() as db:
@@ -246,9 +247,9 @@ def state(database: Path, rollout: int, node: int = 1) -> tuple[str, str]:
 def updates(database: Path, node: int = 1) -> list[int]:
     """What the node's records tell of packages, in order."""
     with opened(database) as db:
-        rows = db.execute(store.records.select().where(
-            store.records.c.node == node, store.records.c.lane == EVENT)
-            .order_by(store.records.c.seq)).all()
+        rows = db.execute(schema.records.select().where(
+            schema.records.c.node == node, schema.records.c.lane == EVENT)
+            .order_by(schema.records.c.seq)).all()
     return [row.payload[1] for row in rows
             if row.kind == record.EVENT and row.payload[0] == record.UPDATE]
 

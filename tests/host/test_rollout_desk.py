@@ -10,7 +10,7 @@ from node import downlink, frame, heartbeat, modes, record, verdict
 from node.batch import Batch
 from node.frame import Seal
 from node.outbox import EVENT
-from outpost.gateway import main, rollouts, store
+from outpost.gateway import intake, main, rollouts, schema, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    for module in (rollouts, store):
+    for module in (rollouts, intake):
         monkeypatch.setattr(module.time, "time", made.time)
     return made
 
@@ -254,13 +254,13 @@ def test_what_is_said_again_changes_nothing(engine, nodes, clock):
     for one in said:
         node.hear(one)
     with engine.connect() as db:
-        before = [db.execute(table.select()).all() for table in (store.targets, store.rollouts)]
+        before = [db.execute(table.select()).all() for table in (schema.targets, schema.rollouts)]
     clock.now += 5
     for one in said * 2:
         assert [kind for kind, _ in node.hear(one)] in ([], [frame.ACK])
     with engine.connect() as db:
         assert before == [db.execute(table.select()).all()
-                          for table in (store.targets, store.rollouts)]
+                          for table in (schema.targets, schema.rollouts)]
 
 
 def test_a_later_roll_out_overtakes(engine, nodes, clock):

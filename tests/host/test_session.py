@@ -1,6 +1,7 @@
 """A node's own session code against the gateway's own desk, over links that fail in every way."""
 
 import errno
+import json
 import random
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from node.frame import PART, RECORDS, Seal
 from node.outbox import DIAGNOSTIC
 from node.state import State
 from node.uplink.session import Session
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 
@@ -120,9 +121,9 @@ def hold(box, link, board, frame=1024, awake_ms=20_000, wakes=1):
 def stored(engine):
     with engine.connect() as db:
         return [tuple(row) for row in db.execute(
-            store.records.select().with_only_columns(
-                store.records.c.lane, store.records.c.seq, store.records.c.kind,
-                store.records.c.time_s, store.records.c.payload))]
+            schema.records.select().with_only_columns(
+                schema.records.c.lane, schema.records.c.seq, schema.records.c.kind,
+                schema.records.c.time_s, schema.records.c.payload))]
 
 
 def recorded(box):
@@ -145,8 +146,8 @@ def test_all_of_it_arrives_in_frames_of_any_size(gateway, size, window):
     assert hold(box, again, board, wakes=2) is None
     assert len(again.sent) < sent / 3  # a heartbeat, and no record twice
     with engine.connect() as db:
-        row = db.execute(store.status.select()).one()
-    items = store.json.loads(row.items)
+        row = db.execute(schema.status.select()).one()
+    items = json.loads(row.items)
     assert row.wakes == 2 and items["battery_mv"] == 3900 and "waiting" not in items
     assert (items["mode"], items["mode_age_s"]) == (0, 0)  # it has never changed
 

@@ -13,7 +13,7 @@ from node import document, frame, record, update
 from node.settings import Settings
 from node.uplink.session import Session
 from outpost.cli import app
-from outpost.gateway import documents, store
+from outpost.gateway import documents, intake, schema
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 
@@ -123,7 +123,7 @@ def test_to_the_same_setting_the_higher_version_wins_and_the_loser_is_told(node,
     assert node.told()[1:] == [(record.NODE_LOST, 2, 3, b"30")]
     node.wake()
     with engine.connect() as db:  # and that has come up as well
-        rows = store.lane_records(db, NODE, 1, node.box.lanes[1].epoch)
+        rows = intake.lane_records(db, NODE, 1, node.box.lanes[1].epoch)
         assert [row.payload[0] for row in rows] == [record.GATEWAY_LOST, record.NODE_LOST]
         assert [said for _, said in documents.outcomes(db, NODE)] == [
             "wake_s = 30 lost to a later change of the gateway",
@@ -209,11 +209,11 @@ def test_what_a_node_told_is_known_when_it_is_told_again(node, engine):
     node.wake()
     with engine.connect() as db:
         before = {table.name: db.execute(table.select()).all()
-                  for table in (store.documents, store.status, store.pieces)}
+                  for table in (schema.documents, schema.status, schema.pieces)}
     for one in sent:
         node.desk.take([one])
     with engine.connect() as db:
-        for table in (store.documents, store.status, store.pieces):
+        for table in (schema.documents, schema.status, schema.pieces):
             assert db.execute(table.select()).all() == before[table.name]
 
 

@@ -10,7 +10,7 @@ import pytest
 from gateways import enrolled, gateway
 from test_session import KEY, NODE
 
-from outpost.gateway import mqtt, store
+from outpost.gateway import mqtt, schema, store
 from outpost.paths import FIRMWARE
 from outpost.toolchain import servers, unix
 
@@ -112,6 +112,6 @@ def test_who_does_not_speak_tls_is_refused(folder):
 def stored(database):
     engine = store.connect(database)
     with engine.connect() as db:
-        count = len(db.execute(store.records.select()).all())
+        count = len(db.execute(schema.records.select()).all())
     engine.dispose()
     return count

@@ -16,7 +16,7 @@ from node.frame import Seal
 from node.outbox import DIAGNOSTIC, TELEMETRY
 from outpost import build, data, heavy, recipe
 from outpost.cli import app
-from outpost.gateway import store, windows
+from outpost.gateway import schema, store, windows
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.gateway.windows import WindowError
@@ -215,7 +215,7 @@ def test_what_heavy_is_sure_of_can_be_exported_too(engine, motion, fitted, tmp_p
         desk.take(frames(parts(fitted.test.x[i].astype("<i2").tobytes(), 1 + 4 * i)))
     with engine.begin() as db:
         for i, share in enumerate((0.5, 0.9, 0.95)):
-            db.execute(store.answers.insert(), {
+            db.execute(schema.answers.insert(), {
                 "node": NODE, "epoch": EPOCH, "seq": 1 + 4 * i, "model": "m", "label": "Running",
                 "share": share, "answered_at": 0.0})
         windows.label(db, (NODE, EPOCH, 5), "Walking")  # people know better

@@ -35,7 +35,7 @@ from outpost import (
 from outpost.boards import load as load_board
 from outpost.console import steps
 from outpost.emulator import SECOND_US, Emulator, EmulatorError
-from outpost.gateway import store, streams
+from outpost.gateway import schema, store, streams
 from outpost.gateway.desk import Desk
 from outpost.gateway.keys import enrol
 from outpost.paths import BUILD
@@ -308,8 +308,8 @@ def _stored(engine: Any
     identities).
     """
     with engine.connect() as db:
-        rows = db.execute(store.records.select().order_by(
-            store.records.c.lane, store.records.c.epoch, store.records.c.seq)).all()
+        rows = db.execute(schema.records.select().order_by(
+            schema.records.c.lane, schema.records.c.epoch, schema.records.c.seq)).all()
     pairs, gated, gaps, reading, before = [], [], 0, None, None
     for row in rows:
         here = (row.lane, row.epoch)

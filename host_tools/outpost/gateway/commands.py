@@ -16,7 +16,7 @@ import outpost.device  # noqa: F401  # firmware/ on the path
 from node import orders, record
 from outpost import words
 from outpost.errors import OutpostError
-from outpost.gateway import store
+from outpost.gateway import schema, store
 from outpost.gateway.wire import Part, Records, events
 from outpost.tables import meant
 
@@ -28,11 +28,11 @@ RESULTS = {orders.DONE: "done", orders.UNKNOWN: "the node does not know it",
 LAST = 0xFFFF  # a heartbeat has no more room
 
 _OPEN = (
-    select(store.commands.c.node, store.commands.c.number, store.commands.c.code,
-           store.commands.c.argument)
-    .where(store.commands.c.node.in_(bindparam("nodes", expanding=True)),
-           store.commands.c.result.is_(None))
-    .order_by(store.commands.c.node, store.commands.c.number))
+    select(schema.commands.c.node, schema.commands.c.number, schema.commands.c.code,
+           schema.commands.c.argument)
+    .where(schema.commands.c.node.in_(bindparam("nodes", expanding=True)),
+           schema.commands.c.result.is_(None))
+    .order_by(schema.commands.c.node, schema.commands.c.number))
 
 
 class CommandError(OutpostError):
@@ -60,11 +60,11 @@ def ask(engine: Engine, node: int, code: int, argument: bytes = b"") -> int:
     with engine.begin() as db:
         if db.dialect.name == "postgresql":  # two at once would take the same number
             db.execute(select(func.pg_advisory_xact_lock(node)))
-        last = db.execute(select(func.max(store.commands.c.number))
-                          .where(store.commands.c.node == node)).scalar() or 0
+        last = db.execute(select(func.max(schema.commands.c.number))
+                          .where(schema.commands.c.node == node)).scalar() or 0
         if last >= LAST:
             raise CommandError(f"node {node} has had {LAST} commands and can't count further")
-        db.execute(insert(store.commands).values(
+        db.execute(insert(schema.commands).values(
             node=node, number=last + 1, code=code, argument=argument, text="",
             asked_at=time.time()))
     return last + 1
@@ -81,11 +81,11 @@ def waiting(db: Connection, nodes: Iterable[int]) -> dict[int, list[tuple[int, i
 
 def heed(db: Connection, batch: Iterable[Records | Part]) -> None:
     """Take note of what nodes say came of commands."""
-    table = store.commands.c
+    table = schema.commands.c
     for node, payload in events(batch, record.RESULT):
         if len(payload) >= 4:
             number, code, result = struct.unpack_from(record.RESULT_FORMAT, payload)
-            db.execute(update(store.commands).where(and_(
+            db.execute(update(schema.commands).where(and_(
                 table.node == node, table.number == number, table.code == code,
                 table.result.is_(None))).values(
                     result=result, text=payload[4:].decode(errors="replace"),
@@ -103,5 +103,5 @@ def told(payload: bytes) -> str:
 
 def history(db: Connection, node: int, most: int = 20) -> Sequence[Any]:
     """Return the rows of the last commands of a node, the newest first."""
-    return db.execute(select(store.commands).where(store.commands.c.node == node)
-                      .order_by(store.commands.c.number.desc()).limit(most)).all()
+    return db.execute(select(schema.commands).where(schema.commands.c.node == node)
+                      .order_by(schema.commands.c.number.desc()).limit(most)).all()

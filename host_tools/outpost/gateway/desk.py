@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from node import document, frame
 from node.frame import FrameError, Seal
-from outpost.gateway import commands, documents, rollouts, store, wire
+from outpost.gateway import commands, documents, intake, rollouts, wire
 from outpost.gateway.keys import Keys
 
 REASONS = 100  # told apart
@@ -65,9 +65,9 @@ class Desk:
         beats = [one for one in messages if isinstance(one, wire.Heartbeat)]
         asking = [beat for beat in beats if beat.ask is not None]
         with self._turn, self._engine.begin() as db:
-            heads = store.store(db, batch)
+            heads = intake.store(db, batch)
             for beat in beats:
-                store.hear(db, beat)
+                intake.hear(db, beat)
             rollouts.heed(db, batch)
             commands.heed(db, batch)
             offers = rollouts.offers(db, beats)

@@ -19,15 +19,15 @@ from node import document, record, settings
 from node.outbox import EVENT
 from outpost import words
 from outpost.errors import OutpostError
-from outpost.gateway import store, views
+from outpost.gateway import intake, schema, store, views
 from outpost.gateway.wire import Piece
 from outpost.tables import meant
 
 ALL = 0  # the node that stands for all
 Changes = dict[str, list[Any]]
 
-_OF = select(store.documents.c.node, store.documents.c.changes).where(
-    store.documents.c.node.in_(bindparam("nodes", expanding=True)))
+_OF = select(schema.documents.c.node, schema.documents.c.changes).where(
+    schema.documents.c.node.in_(bindparam("nodes", expanding=True)))
 
 
 class SettingError(OutpostError):
@@ -76,7 +76,7 @@ def change(engine: Engine, node: int, values: dict[str, Any], unset: Iterable[st
         own = _lock(db, node)
         stamps = [entry[0] for entry in (*load(db, [node])[node].values(), *own.values())]
         if node == ALL:  # it must win over what any node has
-            for row in db.execute(select(store.documents.c.changes)):
+            for row in db.execute(select(schema.documents.c.changes)):
                 stamps += [entry[0] for entry in json.loads(row.changes).values()]
         stamp = document.stamp(max(stamps, default=0), document.GATEWAY)
         own |= {name: [stamp, value] for name, value in values.items()}
@@ -89,7 +89,7 @@ def told(db: Connection, node: int) -> str:
     """Return in words whether `node` has what it shall have."""
     if node == ALL:
         return "each has it when it has reported"
-    row = db.execute(select(store.status.c["items"]).where(store.status.c.node == node)).scalar()
+    row = db.execute(select(schema.status.c["items"]).where(schema.status.c.node == node)).scalar()
     if row is None:
         return "it has not reported yet"
     items, wanted = json.loads(row), document.crc(load(db, [node])[node])
@@ -110,7 +110,7 @@ def outcomes(db: Connection, node: int, most: int = 8) -> list[tuple[int, str]]:
 
 def learn(db: Connection, piece: Piece, now: float) -> None:
     """Take in a piece of what a node has changed itself; merge it once it is whole."""
-    whole = store.assemble(db, piece, now)
+    whole = intake.assemble(db, piece, now)
     if whole is None or crc32(whole) != piece.name[0]:
         return
     try:
@@ -129,13 +129,13 @@ def learn(db: Connection, piece: Piece, now: float) -> None:
 
 def _lock(db: Connection, node: int) -> Changes:
     """Return the document of `node`, which nobody else may change before the commit."""
-    db.execute(store.insert_or_ignore(db, store.documents), {
+    db.execute(store.insert_or_ignore(db, schema.documents), {
         "node": node, "changes": "{}", "changed_at": time.time()})
-    row = db.execute(select(store.documents.c.changes).where(store.documents.c.node == node)
+    row = db.execute(select(schema.documents.c.changes).where(schema.documents.c.node == node)
                      .with_for_update()).scalar()
     return json.loads(row or "{}")
 
 
 def _save(db: Connection, node: int, changes: Changes) -> None:
-    db.execute(update(store.documents).where(store.documents.c.node == node).values(
+    db.execute(update(schema.documents).where(schema.documents.c.node == node).values(
         changes=document.text(changes).decode(), changed_at=time.time()))

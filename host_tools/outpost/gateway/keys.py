@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from node.frame import Seal
 from outpost import provision
-from outpost.gateway import store
+from outpost.gateway import schema, store
 
 MOST = 1_000_000  # nodes kept in mind
 AGAIN_S = 10.0  # a node that is not known is looked for again after so long
@@ -53,8 +53,8 @@ class Keys:
         with self._engine.connect() as db:
             for some in store.lots(new):
                 found |= {row.node: row.key for row in db.execute(
-                    select(store.keys.c.node, store.keys.c.key).where(
-                        store.keys.c.node.in_(some)))}
+                    select(schema.keys.c.node, schema.keys.c.key).where(
+                        schema.keys.c.node.in_(some)))}
         now = time.monotonic()
         for node in new:
             self._known[node] = now, Seal(found[node]) if node in found else None
@@ -64,7 +64,7 @@ class Keys:
         with self._engine.begin() as db:
             if given is not None:
                 enrol(db, node, given.key)
-            key = db.execute(select(store.keys.c.key).where(store.keys.c.node == node)).scalar()
+            key = db.execute(select(schema.keys.c.key).where(schema.keys.c.node == node)).scalar()
         return Seal(key) if key else None
 
 
@@ -72,27 +72,27 @@ def forget(engine: Engine, node: int) -> None:
     """Believe `node` no more, anywhere, after KEPT_S; its records stay. Raises StoreError."""
     expect(engine, node)
     with engine.begin() as db:
-        db.execute(delete(store.keys).where(store.keys.c.node == node))
+        db.execute(delete(schema.keys).where(schema.keys.c.node == node))
     provision.forget(node)
 
 
 def expect(engine: Engine, node: int) -> None:
     """Raise StoreError unless `node` has reported, was flashed from here or was enrolled."""
     with engine.connect() as db:
-        known = db.execute(select(store.keys.c.node).where(store.keys.c.node == node)).first()
+        known = db.execute(select(schema.keys.c.node).where(schema.keys.c.node == node)).first()
     if known is None and provision.load(provision.folder(), node) is None:
         raise store.StoreError(f"no node {node} is known there: outpost nodes lists them")
 
 
 def enrol(db: Connection, node: int, key: bytes) -> bool:
     """Believe `node` when it uses `key`, and from now on only then; True if that is new."""
-    mine = store.keys.c.node == node
-    known = db.execute(select(store.keys.c.key).where(mine)).scalar()
+    mine = schema.keys.c.node == node
+    known = db.execute(select(schema.keys.c.key).where(mine)).scalar()
     if known == key:
         return False
     values = {"key": key, "since": time.time()}
     if known is None:
-        db.execute(insert(store.keys).values(node=node, **values))
+        db.execute(insert(schema.keys).values(node=node, **values))
     else:
-        db.execute(update(store.keys).where(mine).values(**values))
+        db.execute(update(schema.keys).where(mine).values(**values))
     return True

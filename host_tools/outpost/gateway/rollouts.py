@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, and_, insert, select, update
 
 from node import modes, record, verdict
 from outpost.errors import OutpostError
-from outpost.gateway.store import packages, rollouts, status, targets
+from outpost.gateway.schema import packages, rollouts, status, targets
 from outpost.gateway.wire import Heartbeat, Part, Records, Want, events
 from outpost.words import refusal, span
 

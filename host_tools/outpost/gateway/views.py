@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event, func, select
 from node import record
 from node.outbox import ALERT
 from outpost.gateway import store
-from outpost.gateway.store import (
+from outpost.gateway.schema import (
     answers,
     heartbeats,
     keys,

@@ -1,6 +1,6 @@
 """Windows that nodes were unsure about: what heavy says, what people say, and both as data.
 
-The windows themselves are kept with the records they came in: gateway/store.py.
+The windows themselves are kept with the records they came in: gateway/intake.py.
 """
 
 import asyncio
@@ -16,15 +16,9 @@ from sqlalchemy import Connection, Engine, and_, delete, exists, func, select
 from node import record
 from node.outbox import TELEMETRY
 from outpost.errors import OutpostError
+from outpost.gateway.schema import answers, labels, records, windows
 from outpost.gateway.service import told
-from outpost.gateway.store import (
-    StoreError,
-    answers,
-    insert_or_ignore,
-    labels,
-    records,
-    windows,
-)
+from outpost.gateway.store import StoreError, insert_or_ignore
 
 if TYPE_CHECKING:
     from outpost.heavy import Heavy

@@ -18,7 +18,7 @@ from node import record
 from node.latency import POST
 from node.outbox import TELEMETRY, Outbox
 from node.state import State
-from outpost.gateway import store
+from outpost.gateway import intake, schema, store
 from outpost.world import journal
 from outpost.world.schedule import DAY_S
 
@@ -124,22 +124,22 @@ def audit(folder: Path, classes: list[str], database: Path | None = None) -> Aud
     outbox.mount(state.outbox(retained) if state.load(retained) else None)
     outbox.prepare()  # what the last erases cost is noted in the sectors they made ready
     engine = store.connect(database or folder / "gateway.db")
-    mine = store.records.c.node == identity["node"]
+    mine = schema.records.c.node == identity["node"]
     here: list[tuple[int, int, bytes]] = []  # records that have not left the node
     with engine.connect() as db:
         known = 0
         for lane, ring in enumerate(outbox.lanes):
             rows = {row.seq: row for row in
-                    store.lane_records(db, identity["node"], lane, ring.epoch)}
+                    intake.lane_records(db, identity["node"], lane, ring.epoch)}
             here += _compare(result, ring, rows)
             known += len(rows)
-        result.phantoms += len(db.execute(select(store.records.c.seq).where(mine)).all()) - known
-        here += db.execute(select(store.records.c.kind, store.records.c.time_s,
-                                  store.records.c.payload)
-                           .where(mine, store.records.c.kind.in_(JUDGED))).all()
-        telemetry = db.execute(select(store.records.c.seq, store.records.c.time_s)
-                               .where(mine, store.records.c.lane == TELEMETRY)
-                               .order_by(store.records.c.seq)).all()
+        result.phantoms += len(db.execute(select(schema.records.c.seq).where(mine)).all()) - known
+        here += db.execute(select(schema.records.c.kind, schema.records.c.time_s,
+                                  schema.records.c.payload)
+                           .where(mine, schema.records.c.kind.in_(JUDGED))).all()
+        telemetry = db.execute(select(schema.records.c.seq, schema.records.c.time_s)
+                               .where(mine, schema.records.c.lane == TELEMETRY)
+                               .order_by(schema.records.c.seq)).all()
     engine.dispose()
     here += [(kind, time_s, bytes(payload)) for kind, time_s, payload in outbox.gathered()]
     decisions = [(time_s, payload) for kind, time_s, payload in here if kind == record.DECISION]
