@@ -28,6 +28,7 @@ class Service:
         self.desk = desk
         self.waiting = 0  # frames that nobody has taken yet
         self._busy = 0  # hands with frames in them
+        self._turn = asyncio.Lock()  # of the hand that gathers
         self._queue: asyncio.Queue[tuple[Sequence[bytes], Reply]] = asyncio.Queue()
         self._room = asyncio.Condition()
 
@@ -47,19 +48,20 @@ class Service:
 
     async def _work(self) -> None:
         while True:
-            batch = [await self._queue.get()]
-            await asyncio.sleep(GATHER_S)
-            while self._busy and self.waiting < BATCH:
-                await asyncio.sleep(GATHER_S)  # a second hand is for who has all hands full
-            count = len(batch[0][0])
-            while not self._queue.empty() and count < BATCH:
-                batch.append(self._queue.get_nowait())
-                count += len(batch[-1][0])
-            self.waiting -= count
+            async with self._turn:  # or a hand that waits with frames would be overtaken
+                batch = [await self._queue.get()]
+                await asyncio.sleep(GATHER_S)
+                while self._busy and self.waiting < BATCH:
+                    await asyncio.sleep(GATHER_S)  # a second hand is for who has all hands full
+                count = len(batch[0][0])
+                while not self._queue.empty() and count < BATCH:
+                    batch.append(self._queue.get_nowait())
+                    count += len(batch[-1][0])
+                self.waiting -= count
+                self._busy += 1
             async with self._room:
                 self._room.notify_all()
             frames = [frame for some, _ in batch for frame in some]
-            self._busy += 1
             try:
                 answers = await asyncio.to_thread(self.desk.take, frames)
             except Exception as error:  # nobody is acknowledged, so everything comes again
