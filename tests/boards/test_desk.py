@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -129,16 +129,8 @@ def test_the_program_alone_is_replaced_until_the_next_uf2(flashed, desk):
 class Wire:
     """A Repl on a board that stands still between two calls."""
 
-    board = None
-
-    def __init__(self, *_):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+    def __init__(self, board):
+        self.board = board
 
     def reset(self):
         self.board.send(b"\r\x03\x03\x01")
@@ -157,10 +149,9 @@ def test_a_program_that_was_cut_off_does_not_run(flashed, desk, monkeypatch):
     small = image.romfs({"node/__init__.mpy": (desk / "node.mpy").read_bytes(),
                          "node/rest": bytes(range(256)) * 40})
     monkeypatch.setattr(program, "romfs", lambda board: small)
-    monkeypatch.setattr(program, "Repl", Wire)
     what = "import node\nprint(getattr(node, 'PROGRAM', node.__file__))"
     with Emulator() as board:
-        Wire.board = board
+        monkeypatch.setattr(program, "Repl", lambda *_: nullcontext(Wire(board)))
         board.load(image=desk / "flash.img")
         board.power()
         board.boot()

@@ -21,7 +21,7 @@ from outpost.cli import app
 from outpost.gateway import broker as brokers
 from outpost.gateway import packets
 from outpost.gateway.broker import Broker, Connection
-from outpost.gateway.packets import Message, PacketError
+from outpost.gateway.packets import PacketError
 
 PING, PONG = b"\xc0\x00", (0xD0, b"")
 WAIT_S = 30  # for what must come
@@ -44,7 +44,7 @@ def subscribe(*filters: str, qos: int = 0, number: int = 7) -> bytes:
 
 
 def publish(topic: str, payload: bytes, number: int = 0) -> bytes:
-    return packets.published(Message(topic, payload, 1 if number else 0), number)
+    return packets.published(topic, payload, number)
 
 
 class Line:

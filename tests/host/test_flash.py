@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -469,25 +469,9 @@ def test_a_board_without_room_for_a_program_is_flashed_whole():
 
 
 def test_other_firmware_has_no_place_for_a_program(monkeypatch, on_micropython):
-    class Other:
-        """A board with MicroPython as it is released; the unix port has no ROMFS of its own."""
-
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def reset(self):
-            pass
-
-        def run(self, code):
-            return on_micropython(code)
-
-    monkeypatch.setattr(program, "Repl", Other)
+    # a board with MicroPython as it is released; the unix port has no ROMFS of its own
+    other = SimpleNamespace(reset=lambda: None, run=on_micropython)
+    monkeypatch.setattr(program, "Repl", lambda *_: nullcontext(other))
     with pytest.raises(OutpostError, match=r"COM7: its firmware has no place for a program, .* "
                                            r"outpost flash --board rp2040$"):
         program.write(boards.load("rp2040"), "COM7")

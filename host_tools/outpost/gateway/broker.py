@@ -300,7 +300,8 @@ class Connection(asyncio.Protocol):
             while self._number in self._flying:
                 self._number = self._number % 0xFFFF + 1
             self._flying.add(self._number)
-        self._send(packets.published(message, self._number if qos else 0))
+        self._send(packets.published(message.topic, message.payload,
+                                     self._number if qos else 0))
 
 
 class Port:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from outpost.gateway.packets import (
     CONNACK,
     CONNECT,
+    DISCONNECT,
+    PINGREQ,
     PUBACK,
     PUBLISH,
-    QOS1,
     REFUSED,
     SHORT,
     SUBACK,
@@ -28,10 +29,10 @@ from outpost.gateway.packets import (
     UNSUBSCRIBE,
     packet,
     packet_at,
+    published,
     text,
 )
 
-PING, BYE = b"\xc0\x00", b"\xe0\x00"
 KEEPALIVE_S = 60
 ANSWER_S = 10.0  # for the broker to answer
 MOST = 500  # messages that wait to be heard; then the broker has to
@@ -145,14 +146,14 @@ class Client(asyncio.Protocol):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Hear what is published to `topics`."""
-        answer = await self._ask(SUBSCRIBE, SUBACK, self._next() + b"".join(
+        answer = await self._ask(SUBSCRIBE, SUBACK, SHORT.pack(self._next()) + b"".join(
             text(topic) + b"\0" for topic in topics))
         if REFUSED in answer[2:]:
             raise Gone("the broker refuses a subscription")
 
     async def unsubscribe(self, topic: str) -> None:
         """Hear nothing more of it."""
-        await self._ask(UNSUBSCRIBE, UNSUBACK, self._next() + text(topic))
+        await self._ask(UNSUBSCRIBE, UNSUBACK, SHORT.pack(self._next()) + text(topic))
 
     async def heard(self) -> list[Message]:
         """Wait for messages; return all there are. Raises Gone."""
@@ -170,11 +171,10 @@ class Client(asyncio.Protocol):
     def publish(self, messages: Iterable[tuple[str, bytes]], confirmed: bool = False) -> None:
         """Publish (topic, payload)s; `confirmed`: at QoS 1, with 65,535 `flying` at most."""
         if confirmed:
-            out = [packet(PUBLISH | QOS1, text(topic) + self._next() + payload)
-                   for topic, payload in messages]
+            out = [published(topic, payload, self._next()) for topic, payload in messages]
             self.flying += len(out)
         else:
-            out = [packet(PUBLISH, text(topic) + payload) for topic, payload in messages]
+            out = [published(topic, payload) for topic, payload in messages]
         self._transport.write(b"".join(out))
 
     async def drain(self) -> None:
@@ -194,16 +194,16 @@ class Client(asyncio.Protocol):
             await asyncio.sleep(KEEPALIVE_S / 2)
             if self._loop.time() - self._heard_at > 1.5 * KEEPALIVE_S:
                 self._transport.abort()
-            self._transport.write(PING)
+            self._transport.write(packet(PINGREQ))
 
     def close(self) -> None:
         """Say good-bye, as far as the broker still listens."""
-        self._transport.write(BYE)
+        self._transport.write(packet(DISCONNECT))
         self._transport.close()
 
-    def _next(self) -> bytes:
+    def _next(self) -> int:
         self._number = self._number % 0xFFFF + 1
-        return SHORT.pack(self._number)
+        return self._number
 
     async def _ask(self, kind: int, wanted: int, body: bytes) -> bytes:
         """Send a packet and return the body of its answer."""

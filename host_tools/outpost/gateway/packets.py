@@ -150,11 +150,11 @@ def pattern(topic_filter: str) -> re.Pattern[str] | None:
     return re.compile(mine + "/".join(parts) + tail, re.DOTALL)
 
 
-def published(one: Message, number: int = 0) -> bytes:
+def published(topic: str, payload: bytes, number: int = 0) -> bytes:
     """Return a PUBLISH: at QoS 1 with an identifier, at QoS 0 without one."""
     if number:
-        return packet(PUBLISH | QOS1, text(one.topic) + SHORT.pack(number) + one.payload)
-    return packet(PUBLISH, text(one.topic) + one.payload)
+        return packet(PUBLISH | QOS1, text(topic) + SHORT.pack(number) + payload)
+    return packet(PUBLISH, text(topic) + payload)
 
 
 def packet(first: int, body: bytes = b"") -> bytes:
